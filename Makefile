@@ -1,0 +1,48 @@
+# Everything here works from a fresh clone with Python 3.11+, git and make; the tools live in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format coverage pictures clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tenios_async needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up $(VENV) (once; a minute or so) ..."
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip --disable-pip-version-check install -q --upgrade 'pip>=25.1'
+	@$(BIN)/pip --disable-pip-version-check install -q -e '.[cli,simulator]' --group dev
+	@touch $@
+
+demo: $(READY) ## place callbacks against a simulator on this machine and watch each to its end
+	@$(BIN)/tenios demo
+
+test: $(READY) ## the whole test suite
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## ruff, mypy and pyright
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pyright --warnings
+
+format: $(READY) ## let ruff format and mend what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+coverage: $(READY) ## the suite with branch coverage
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report
+
+pictures: $(READY) ## render docs/watch.svg from the real program
+	@$(BIN)/python docs/render_watch.py docs/watch.svg
+
+clean: ## remove what make made
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

@@ -1,0 +1,511 @@
+"""The client and the watch of one callback: the shell around the machines of the ground floor."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import warnings
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self, assert_never, overload
+
+import anyio
+from anyio.lowlevel import current_token
+
+from tenios_async._errors import ClientMisuse, ConnectionFailed, ProtocolError, RequestTimeout, TeniosError
+from tenios_async._events import Ended, Event, Observer, Placed, Polled, Transitioned
+from tenios_async._exchange import Exchange, ExchangeFailed, HttpxExchange, Progress, package_of
+from tenios_async._models import (
+    AttemptOutcome,
+    Callback,
+    CallbackAttempt,
+    CallbackRequest,
+    CallbackResult,
+    Transition,
+    as_callback,
+)
+from tenios_async._placing import Placing
+from tenios_async._polling import Polling
+from tenios_async._watch import CameBack, Emit, Poll, Seen, Sleep, Stop, WatchMachine
+from tenios_async._wire import (
+    DEFAULT_BASE_URL,
+    STATUS_PATH,
+    AccessKey,
+    parse_base_url,
+    parse_status,
+    status_body,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    import httpx
+
+    from tenios_async._errors import WatchInterrupted
+    from tenios_async._lifecycle import CallbackStatus
+
+_log = logging.getLogger("tenios_async")
+
+INIT_TIMEOUT = 30.0
+"""Seconds, connect included."""
+STATUS_TIMEOUT = 10.0
+"""Seconds, connect included."""
+WATCH_TIMEOUT = 2 * 3600.0
+"""Seconds, on top of the callback's delay."""
+
+_MAX_CONNECTIONS = 100
+_MAX_STRANGE_STATES = 100
+
+
+def _timeout(value: float | None, default: float) -> float:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError("timeout must be a number of seconds above 0 (math.inf for none)")
+    return float(value)
+
+
+class TeniosClient:
+    """Places callbacks through the TENIOS Callback API and follows them, over one shared connection pool.
+
+    Use it as `async with TeniosClient() as tenios:`, or call `aclose()`. One client serves any number of concurrent
+    calls on the event loop that first used it.
+
+    Args:
+        access_key: the API access key; None reads `TENIOS_ACCESS_KEY`.
+        base_url: None reads `TENIOS_BASE_URL`, else `https://api.tenios.com`. A path is kept.
+        http_client: an `httpx.AsyncClient` (or `httpx2`) to send with; it stays the caller's, open and unchanged.
+        timeout: seconds for each init and status request, connect included; None is 30 for init and 10 for status.
+        max_connections: requests under way at once; with `http_client` its own limits hold instead.
+        ssl_context: for a private certificate authority; with `http_client` its own TLS settings hold instead.
+        polling: the schedule of watches.
+        cancel_grace: seconds a cancelled init that has left stays to learn its id.
+        allow_insecure_http: lets `base_url` be plain http:// beyond loopback.
+        observers: callables told of each event (`tenios_async.Event`).
+
+    Raises `ValueError` for a missing key or an argument out of range. Methods raise `ValueError` for bad arguments, and
+    `ClientMisuse` after `aclose()`, on another event loop and in a forked child, before anything is sent.
+    """
+
+    def __init__(
+        self,
+        access_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        http_client: httpx.AsyncClient | None = None,
+        timeout: float | None = None,
+        max_connections: int = _MAX_CONNECTIONS,
+        ssl_context: ssl.SSLContext | None = None,
+        polling: Polling = Polling(),  # noqa: B008  # frozen
+        cancel_grace: float = 2.0,
+        allow_insecure_http: bool = False,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        self._closed = False
+        self._exchange: Exchange | None = None
+        self._key = AccessKey(os.environ.get("TENIOS_ACCESS_KEY", "") if access_key is None else access_key)
+        del access_key
+        self._key.check()
+        if base_url is None:
+            base_url = os.environ.get("TENIOS_BASE_URL") or DEFAULT_BASE_URL
+        self._base_url = parse_base_url(base_url, allow_insecure_http=allow_insecure_http)
+        self._init_timeout = _timeout(timeout, INIT_TIMEOUT)
+        self._status_timeout = _timeout(timeout, STATUS_TIMEOUT)
+        if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
+            raise ValueError("max_connections must be a whole number of 1 or more")
+        if not isinstance(polling, Polling):
+            raise ValueError("polling must be a Polling")  # noqa: TRY004  # bad arguments raise ValueError
+        if isinstance(cancel_grace, bool) or not 0 <= cancel_grace < math.inf:
+            raise ValueError("cancel_grace must be a number of seconds of 0 or more")
+        if http_client is not None:
+            package_of(http_client)
+            if ssl_context is not None or max_connections != _MAX_CONNECTIONS:
+                raise ValueError("ssl_context and max_connections belong to http_client where one is given")
+        self._http_client = http_client
+        self._max_connections = max_connections
+        self._ssl_context = ssl_context
+        self._polling = polling
+        self._cancel_grace = cancel_grace
+        self._observers = tuple(observers)
+        self._home: object | None = None
+        self._pid = 0
+        self._placings: set[Placing] = set()
+        self._strange: set[str] = set()
+
+    @property
+    def base_url(self) -> str:
+        """Where requests go, without a slash at its end."""
+        return self._base_url
+
+    @property
+    def transport(self) -> str:
+        """What requests travel by: `httpx` or `httpx2`."""
+        return "httpx" if self._http_client is None else package_of(self._http_client).__name__
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `aclose()` was called."""
+        return self._closed
+
+    @overload
+    async def init_callback(
+        self,
+        callback_config_id: CallbackRequest,
+        /,
+        *,
+        timeout: float | None = None,
+        attempt: CallbackAttempt | None = None,
+    ) -> Callback: ...
+
+    @overload
+    async def init_callback(
+        self,
+        callback_config_id: str,
+        callback_number: str,
+        *,
+        delay: int = 0,
+        agent_announcement: str | None = None,
+        dtmf_key_to_trigger_customer_call: str | None = None,
+        timeout: float | None = None,
+        attempt: CallbackAttempt | None = None,
+    ) -> Callback: ...
+
+    async def init_callback(
+        self,
+        callback_config_id: str | CallbackRequest,
+        callback_number: str | None = None,
+        *,
+        timeout: float | None = None,
+        attempt: CallbackAttempt | None = None,
+        **options: Any,
+    ) -> Callback:
+        """Places one callback (`POST callback/init`) and gives its id. Rings a phone at most once.
+
+        Args:
+            callback_config_id: from the portal; or a whole `CallbackRequest`, without `callback_number` and options.
+            callback_number: the customer, in E.164 form (`+491234567890`).
+            timeout: seconds in all, connect included; None is the client's; `math.inf` is none.
+            attempt: knows after any exit, also a cancellation, what became of the call.
+            options: `delay`, `agent_announcement`, `dtmf_key_to_trigger_customer_call`; see `CallbackRequest`.
+
+        Raises `ConnectionFailed` (nothing was sent), an `ApiError` (refused; no phone rings) or
+        `CallbackOutcomeUnknown` (a phone may ring: do not simply try again).
+        """
+        if isinstance(callback_config_id, CallbackRequest):
+            if callback_number is not None or options:
+                raise ValueError("a CallbackRequest says it all: give no number and no options beside it")
+            request = callback_config_id
+        else:
+            request = CallbackRequest(callback_config_id, callback_number, **options)  # type: ignore[arg-type]  # it checks
+        timeout = _timeout(timeout, self._init_timeout)
+        exchange = self._open()
+        attempt = CallbackAttempt() if attempt is None else attempt
+        attempt.begin()
+        began = anyio.current_time()
+        placing = Placing(
+            exchange,
+            self._key,
+            request,
+            attempt,
+            deadline=began + timeout,
+            grace=self._cancel_grace,
+            chance=random.random,
+        )
+        self._placings.add(placing)
+        try:
+            return await placing.run()
+        finally:
+            self._placings.discard(placing)
+            outcome = attempt.outcome or AttemptOutcome.NOT_SENT
+            error = attempt.error if isinstance(attempt.error, TeniosError) else None
+            _log.debug("init ended as %s, callback %s", outcome, attempt.callback and attempt.callback.key)
+            self._tell(Placed(outcome, attempt.callback, error, anyio.current_time() - began))
+
+    async def callback_status(self, callback: Callback | int | str, *, timeout: float | None = None) -> CallbackStatus:
+        """Asks once for the state of a callback (`POST callback/status`). A read: safe to repeat.
+
+        Args:
+            callback: a `Callback` or its id.
+            timeout: seconds in all, connect included; None is the client's; `math.inf` is none.
+
+        Raises an `ApiError`, `ConnectionFailed`, `RequestTimeout` or `ProtocolError`.
+        """
+        callback = as_callback(callback)
+        timeout = _timeout(timeout, self._status_timeout)
+        self._open()
+        return await self._ask(callback, timeout)
+
+    def watch_callback(
+        self, callback: Callback | int | str, *, polling: Polling | None = None, timeout: float | None = None
+    ) -> CallbackWatch:
+        """Follows a callback: `async for transition in tenios.watch_callback(callback)` ends after a terminal state.
+
+        Args:
+            callback: a `Callback`, its id, or `Callback.from_json(token)` to go on where another watch stopped.
+            polling: the schedule; None is the client's.
+            timeout: seconds from the first step on; None is the callback's delay and 2 hours; `math.inf` is none.
+
+        The watch raises `WatchInterrupted` (with the resume token) where it ends before the call does.
+        """
+        callback = as_callback(callback)
+        timeout = _timeout(timeout, (callback.delay or 0) + WATCH_TIMEOUT)
+        if polling is not None and not isinstance(polling, Polling):
+            raise ValueError("polling must be a Polling")
+        self._check_open()
+        return CallbackWatch(self, callback, self._polling if polling is None else polling, timeout)
+
+    async def wait_for_callback(
+        self, callback: Callback | int | str, *, polling: Polling | None = None, timeout: float | None = None
+    ) -> CallbackResult:
+        """Waits for the end of a call, with fewer polls than a watch: it looks where only the end matters.
+
+        Arguments and errors are those of `watch_callback`; `polling`, where given, is used as it is.
+        """
+        if polling is None:
+            polling = self._polling.for_the_end()
+        watch = self.watch_callback(callback, polling=polling, timeout=timeout)
+        transitions = [transition async for transition in watch]
+        token = watch.callback
+        assert token.status is not None  # noqa: S101  # a watch that ends without an error has seen a terminal state
+        return CallbackResult(token, token.status, tuple(transitions))
+
+    async def aclose(self) -> None:
+        """Ends the client. Calls being placed get `cancel_grace` to learn their ids. May be called twice."""
+        if self._closed:
+            return
+        if self._home is not None:
+            self._check_home()
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as group:
+                for placing in self._placings:
+                    group.start_soon(placing.stop)
+            if self._exchange is not None:
+                await self._exchange.aclose()
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and self._exchange is not None and self._http_client is None:
+            warnings.warn(
+                "a TeniosClient was never closed: use `async with` or aclose()",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def __repr__(self) -> str:
+        return f"<TeniosClient {self._base_url}{' closed' if self._closed else ''}>"
+
+    def _open(self) -> Exchange:
+        """The room to send by, after the checks that come before anything is sent."""
+        self._check_open()
+        if self._home is None:
+            self._home, self._pid = current_token(), os.getpid()
+        self._check_home()
+        if self._exchange is None:
+            self._exchange = (
+                HttpxExchange.own(
+                    self._base_url,
+                    ssl_context=self._ssl_context,
+                    max_connections=self._max_connections,
+                    user_agent=f"tenios_async/{_version()}",
+                )
+                if self._http_client is None
+                else HttpxExchange.over(self._http_client, self._base_url)
+            )
+        return self._exchange
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientMisuse("the client is closed; open a new one")
+
+    def _check_home(self) -> None:
+        if self._pid != os.getpid():
+            raise ClientMisuse("the client was opened in the parent of this process; open one after the fork")
+        if self._home != current_token():
+            raise ClientMisuse("the client was opened on another event loop; open one on each loop")
+
+    async def _ask(self, callback: Callback, timeout: float) -> CallbackStatus:
+        began = anyio.current_time()
+        status: CallbackStatus | None = None
+        error: TeniosError | None = None
+        try:
+            status = await self._read(callback, began + timeout)
+        except TeniosError as caught:
+            error = caught
+            raise
+        finally:
+            if status is not None or error is not None:
+                self._tell(Polled(callback, status, error, anyio.current_time() - began))
+        self._note_strange(status)
+        return status
+
+    async def _read(self, callback: Callback, deadline: float) -> CallbackStatus:
+        exchange, body = self._open(), status_body(self._key, callback)
+        try:
+            try:
+                reply = await exchange.post(STATUS_PATH, body, deadline=deadline)
+            except ExchangeFailed as failure:
+                # RFC 9110 9.2.2 and RFC 9112 9.3.1: a safe request that met a closing idle connection may go again.
+                if failure.timed_out or not failure.was_reused or failure.progress is Progress.ANSWERED:
+                    raise
+                reply = await exchange.post(STATUS_PATH, body, deadline=deadline)
+        except ExchangeFailed as failure:
+            self._check_open()
+            raise _read_error(failure) from failure.__cause__
+        return parse_status(reply, body)
+
+    async def _look(self, callback: Callback, timeout: float) -> CameBack:
+        try:
+            status = await self._ask(callback, timeout)
+        except TeniosError as error:
+            return error
+        return Seen(status, datetime.now(UTC))
+
+    def _note_strange(self, status: CallbackStatus) -> None:
+        if status.is_known or status in self._strange or len(self._strange) >= _MAX_STRANGE_STATES:
+            return
+        self._strange.add(status)
+        _log.warning("TENIOS answered a state this version does not know: %r; it is passed on as it is", str(status))
+
+    def _tell(self, event: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:  # an observer must not end a call
+                _log.exception("an observer raised")
+
+
+def _version() -> str:
+    from tenios_async import __version__  # noqa: PLC0415  # the face imports this room
+
+    return __version__
+
+
+def _read_error(failure: ExchangeFailed) -> TeniosError:
+    if failure.progress is Progress.NOT_SENT:
+        return ConnectionFailed(f"no connection to TENIOS: {failure}")
+    if failure.timed_out:
+        return RequestTimeout(f"TENIOS did not answer in time: {failure}")
+    if failure.progress is Progress.ANSWERED:
+        return ProtocolError(str(failure))
+    return ProtocolError(f"the connection broke before a whole answer came: {failure}")
+
+
+class CallbackWatch(AsyncGenerator[Transition, None]):
+    """An async generator of `Transition`s that ends after a terminal one.
+
+    Nothing is held between two of them: `break`, cancellation and garbage collection leave nothing behind and `aclose()`
+    is optional. A cancelled `anext` may be repeated and nothing is lost. Made by `TeniosClient.watch_callback`.
+    """
+
+    def __init__(self, client: TeniosClient, callback: Callback, polling: Polling, timeout: float) -> None:
+        self._client = client
+        self._callback = callback
+        self._polling = polling
+        self._timeout = timeout
+        self._machine: WatchMachine | None = None
+        self._is_running = False
+        self._is_closed = False
+
+    @property
+    def callback(self) -> Callback:
+        """The resume token as of now."""
+        return self._callback if self._machine is None else self._machine.callback
+
+    @property
+    def last(self) -> Transition | None:
+        """The last transition, or None."""
+        return None if self._machine is None else self._machine.last
+
+    def __aiter__(self) -> CallbackWatch:
+        return self
+
+    async def __anext__(self) -> Transition:
+        if self._is_running:
+            raise ClientMisuse("this watch is being awaited already; one anext at a time")
+        if self._is_closed:
+            raise StopAsyncIteration
+        self._is_running = True
+        try:
+            return await self._drive()
+        finally:
+            self._is_running = False
+
+    async def _drive(self) -> Transition:
+        if self._client.is_closed:
+            came_back: CameBack = ClientMisuse("the client is closed; the token resumes the watch on another")
+        else:
+            self._client._open()  # noqa: SLF001
+            came_back = None
+        machine = self._started()
+        while True:
+            match machine.step(anyio.current_time(), came_back):
+                case Poll(timeout):
+                    came_back = await self._client._look(machine.callback, timeout)  # noqa: SLF001
+                case Sleep(until):
+                    came_back = await anyio.sleep_until(until)  # type: ignore[func-returns-value]
+                case Emit(transition):
+                    self._tell(Transitioned(transition))
+                    if transition.is_terminal:
+                        self._tell(Ended(machine.callback, transition.status, None))
+                    return transition
+                case Stop(error):
+                    self._end(error)
+                case unreachable:
+                    assert_never(unreachable)
+
+    def _started(self) -> WatchMachine:
+        if self._machine is None:
+            self._machine = WatchMachine(
+                self._callback,
+                self._polling,
+                now=anyio.current_time(),
+                age=self._callback.age(datetime.now(UTC)),
+                timeout=self._timeout,
+                poll_timeout=self._client._status_timeout,  # noqa: SLF001
+                chance=random.random,
+            )
+        return self._machine
+
+    def _end(self, error: WatchInterrupted | None) -> None:
+        self._is_closed = True
+        if error is None:
+            raise StopAsyncIteration
+        self._tell(Ended(self.callback, self.callback.status, error))
+        raise error from error.cause
+
+    def _tell(self, event: Event) -> None:
+        self._client._tell(event)  # noqa: SLF001
+
+    async def asend(self, value: None) -> Transition:
+        """The next transition. A watch takes no values."""
+        if value is not None:
+            raise TypeError("a watch takes no values")
+        return await self.__anext__()
+
+    async def athrow(self, typ: Any, val: Any = None, tb: Any = None) -> Transition:
+        """Ends the watch and raises what is given."""
+        if self._is_running:
+            raise ClientMisuse("this watch is being awaited; it cannot be ended from outside")
+        self._is_closed = True
+        error = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
+        raise error if tb is None else error.with_traceback(tb)
+
+    async def aclose(self) -> None:
+        """Ends the watch; further steps raise `StopAsyncIteration`. Optional."""
+        if self._is_running:
+            raise ClientMisuse("this watch is being awaited; cancel that first")
+        self._is_closed = True

@@ -1,0 +1,353 @@
+"""The seam: one POST out, one Reply back, and the knowledge how far the request got.
+
+This room stands over an `httpx.AsyncClient`, the caller's own or ours, and over its fork `httpx2`, of which it uses only
+what both share. The class of an exception proves nothing (httpcore swallows write errors; a reset on accept looks like a
+stale connection), so the proof is positive: httpcore's `trace` extension says when the headers of our POST start to
+leave, and the body is handed out at the last moment by an object that knows whether it was asked for.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+
+from tenios_async._wire import MAX_BODY, Reply
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from types import ModuleType, TracebackType
+
+    import httpx
+
+    from tenios_async._wire import Body
+
+KEEPALIVE = 120.0
+"""Seconds a connection for polls stays open idle; httpx's 5 s would make each slow poll pay a TLS handshake."""
+
+
+class Progress(enum.Enum):
+    """How far a request got."""
+
+    NOT_SENT = enum.auto()
+    """Not a byte of it has left: proven."""
+    MAYBE_SENT = enum.auto()
+    """A byte may have left, and no whole answer came."""
+    ANSWERED = enum.auto()
+    """A whole answer came, or as much of it as was wanted."""
+
+
+class ExchangeFailed(Exception):  # never leaves the first floor
+    """There is no Reply.
+
+    Attributes:
+        progress: how far the request got.
+        timed_out: whether the deadline ended it.
+        is_fault: whether the network failed, so that the next try may succeed; a certificate stays bad.
+        was_reused: whether it went out on a connection that had been idle.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        progress: Progress,
+        *,
+        timed_out: bool = False,
+        is_fault: bool = False,
+        was_reused: bool = False,
+    ) -> None:
+        super().__init__(reason)
+        self.progress = progress
+        self.timed_out = timed_out
+        self.is_fault = is_fault
+        self.was_reused = was_reused
+
+
+class Exchange(Protocol):
+    """What stands behind the seam."""
+
+    name: str
+
+    async def post(
+        self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
+    ) -> Reply:
+        """Sends once and gives the whole answer, by `deadline` on anyio's clock; else raises `ExchangeFailed`.
+
+        `before_send` is awaited when a connection is in hand and not a byte has left; what it raises ends the exchange
+        and comes out as it is.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Closes what this room opened."""
+        ...
+
+
+class HttpxExchange:
+    """The room over an httpx (or httpx2) client.
+
+    Args:
+        base_url: without a slash at its end.
+        clients: for a body, the client that sends it.
+        owned: the clients to close.
+        limiter: bounds the requests under way; None leaves that to the client.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        clients: Callable[[Body], httpx.AsyncClient],
+        *,
+        owned: tuple[httpx.AsyncClient, ...] = (),
+        limiter: anyio.Semaphore | None = None,
+    ) -> None:
+        self.name = "httpx"
+        self._base_url = base_url
+        self._clients = clients
+        self._owned = owned
+        self._limiter = limiter
+
+    @classmethod
+    def over(cls, http_client: httpx.AsyncClient, base_url: str) -> HttpxExchange:
+        """Over the caller's client, which stays the caller's: never closed, never changed."""
+        exchange = cls(base_url, lambda _: http_client)
+        exchange.name = package_of(http_client).__name__
+        return exchange
+
+    @classmethod
+    def own(
+        cls, base_url: str, *, ssl_context: ssl.SSLContext | None, max_connections: int, user_agent: str
+    ) -> HttpxExchange:
+        """Over clients of our own. A call is placed on a fresh connection only: no idle one can turn out to be stale."""
+        import httpx  # noqa: PLC0415  # 30 ms that nobody pays who brings their own room
+
+        context = ssl_context if ssl_context is not None else httpx.create_ssl_context()
+
+        def client(keepalive: int) -> httpx.AsyncClient:
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=keepalive, keepalive_expiry=KEEPALIVE)
+            return httpx.AsyncClient(verify=context, limits=limits, headers={"User-Agent": user_agent})
+
+        placing, polling = client(0), client(max_connections)
+        return cls(
+            base_url,
+            lambda body: placing if body.dials else polling,
+            owned=(placing, polling),
+            limiter=anyio.Semaphore(max_connections),
+        )
+
+    async def aclose(self) -> None:
+        for client in self._owned:
+            await client.aclose()
+
+    async def post(
+        self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
+    ) -> Reply:
+        sending = _Sending(body, before_send)
+        client = self._clients(body)
+        failure: Exception
+        try:
+            with anyio.CancelScope(deadline=deadline) as scope:
+                if self._limiter is None:
+                    return await self._send(client, path, sending, deadline)
+                async with self._limiter:
+                    return await self._send(client, path, sending, deadline)
+            failure = TimeoutError()
+        except ExchangeFailed:
+            raise
+        except Exception as error:  # a caller's transport may raise anything
+            failure = error
+        except BaseException as error:
+            # A cancellation: it goes on without the frames below, whose locals hold the body.
+            raise error.with_traceback(None)  # noqa: B904
+        if sending.objection is not None:
+            raise sending.objection.with_traceback(sending.objection_traceback)
+        package = package_of(client)
+        timed_out = scope.cancelled_caught or isinstance(failure, package.TimeoutException)
+        progress = sending.progress_after_failure(is_stock=_is_stock(package, client, self._base_url + path))
+        raise ExchangeFailed(
+            _describe(failure, timed_out=timed_out),
+            progress,
+            timed_out=timed_out,
+            is_fault=isinstance(failure, (package.ConnectError, OSError)) and not _is_certificate(failure),
+            was_reused=sending.was_reused,
+        ) from _without_frames(failure)
+
+    async def _send(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> Reply:
+        remaining = deadline - anyio.current_time()
+        request = client.build_request(
+            "POST",
+            self._base_url + path,
+            content=sending,
+            headers={
+                "Content-Type": "application/json",
+                "Content-Length": str(sending.length),
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+            },
+            timeout=None if remaining == math.inf else max(remaining, 0.001),
+            extensions={"trace": sending.trace},
+        )
+        # auth=None: an auth flow may send twice. No redirect is followed: it would carry the key elsewhere.
+        response = await client.send(request, auth=None, follow_redirects=False, stream=True)
+        try:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            encoding = headers.get("content-encoding", "identity").strip().lower()
+            if encoding != "identity":
+                raise ExchangeFailed(f"the answer came with Content-Encoding {encoding[:20]!r}", Progress.ANSWERED)
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise ExchangeFailed(f"the answer is longer than {MAX_BODY} bytes", Progress.ANSWERED)
+            return Reply(response.status_code, headers, bytes(body))
+        finally:
+            await response.aclose()
+
+
+class _SecondSend(Exception):
+    """Something below (an auth flow, a retrying transport) tried to send again what makes a phone ring."""
+
+    def __init__(self) -> None:
+        super().__init__("a second attempt to send the same call was refused")
+
+
+class _Sending:
+    """One request on its way: httpcore's trace hook and the body's iterator in one, so that both keep one account."""
+
+    def __init__(self, body: Body, before_send: Callable[[], Awaitable[None]] | None) -> None:
+        self._body = body
+        self._before_send = before_send
+        self._traced = self._connected = self._departed = False
+        self._headers_started = self._bodies_given = 0
+        self.length = len(body.encode())
+        self.objection: Exception | None = None
+        self.objection_traceback: TracebackType | None = None
+
+    @property
+    def was_reused(self) -> bool:
+        return self._headers_started > 0 and not self._connected
+
+    def progress_after_failure(self, *, is_stock: bool) -> Progress:
+        """A transport that tells nothing proves nothing, unless it is known to tell."""
+        silent = not (self._traced or is_stock)
+        return Progress.MAYBE_SENT if self._departed or silent else Progress.NOT_SENT
+
+    async def trace(self, name: str, info: Mapping[str, Any]) -> None:
+        """Is told what httpcore does. A proxy's CONNECT also starts headers, and is not ours."""
+        self._traced = True
+        if name.startswith("connection.connect"):
+            self._connected = True
+        if name.endswith(".send_request_headers.started") and _method(info) == b"POST":
+            self._headers_started += 1
+            await self._depart(times=self._headers_started)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _BodyOnce(self)
+
+    async def give(self) -> bytes:
+        """The body, to whoever is about to write it."""
+        self._bodies_given += 1
+        await self._depart(times=self._bodies_given)
+        return self._body.encode()
+
+    async def _depart(self, *, times: int) -> None:
+        if times > 1 and self._body.dials:
+            raise _SecondSend
+        if self._departed:
+            return
+        try:
+            if self._before_send is not None:
+                await self._before_send()
+        except Exception as objection:
+            self.objection, self.objection_traceback = objection, objection.__traceback__
+            raise
+        self._departed = True
+
+    def __repr__(self) -> str:
+        return "<a request>"
+
+
+class _BodyOnce:
+    """Yields the body. A class: on trio a generator that a cancelled write leaves behind would warn."""
+
+    def __init__(self, sending: _Sending) -> None:
+        self._sending: _Sending | None = sending
+
+    def __aiter__(self) -> _BodyOnce:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._sending is None:
+            raise StopAsyncIteration
+        sending, self._sending = self._sending, None
+        return await sending.give()
+
+
+def _method(info: Mapping[str, Any]) -> bytes:
+    method = getattr(info.get("request"), "method", b"")
+    return method.encode() if isinstance(method, str) else method
+
+
+def package_of(client: object) -> ModuleType:
+    """The package an AsyncClient is from: `httpx`, or `httpx2`. Raises `ValueError` for anything else."""
+    for cls in type(client).__mro__:
+        name = cls.__module__.partition(".")[0]
+        if cls.__name__ == "AsyncClient" and name in ("httpx", "httpx2"):
+            return sys.modules[name]
+    raise ValueError("http_client must be an httpx.AsyncClient (or an httpx2.AsyncClient)")
+
+
+def _is_stock(package: ModuleType, client: Any, url: str) -> bool:
+    """Whether this URL goes through the package's own transport and pool, unpatched, which tell what they do."""
+    try:
+        transport = client._transport_for_url(package.URL(url))  # noqa: SLF001  # there is no public way to ask
+        pool = transport._pool  # noqa: SLF001
+    except AttributeError:
+        return False
+    return type(transport) is package.AsyncHTTPTransport and _is_its_own(transport) and _is_its_own(pool)
+
+
+def _is_its_own(room: object) -> bool:
+    method = getattr(type(room), "handle_async_request", None)
+    code = getattr(method, "__code__", None)
+    home = getattr(sys.modules.get(type(room).__module__.partition(".")[0]), "__file__", None)
+    return code is not None and home is not None and code.co_filename.startswith(home.removesuffix("__init__.py"))
+
+
+def _describe(failure: Exception, *, timed_out: bool) -> str:
+    if timed_out:
+        return "no answer in time"
+    text = str(failure)
+    return f"{type(failure).__name__}: {text}" if text else type(failure).__name__
+
+
+def _is_certificate(failure: BaseException) -> bool:
+    chain: BaseException | None = failure
+    while chain is not None:
+        if type(chain).__name__.startswith("SSL"):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
+
+
+def _without_frames(failure: Exception) -> Exception:
+    """The failure and all behind it without frames and without what hangs on them: a request, and so the key."""
+    todo: list[BaseException] = [failure]
+    seen: set[int] = set()
+    while todo:
+        error = todo.pop()
+        if id(error) in seen:
+            continue
+        seen.add(id(error))
+        error.__traceback__ = None
+        for name, value in list(vars(error).items()):
+            if not isinstance(value, (str, int, float, bool, type(None))):
+                setattr(error, name, None)
+        todo += [e for e in (error.__cause__, error.__context__) if e is not None]
+        if isinstance(error, BaseExceptionGroup):
+            todo += error.exceptions
+    return failure

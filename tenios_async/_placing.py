@@ -1,0 +1,156 @@
+"""Rule 1: one call to `init_callback` rings a phone at most once, and says what it knows.
+
+The POST runs in a task of its own, behind a shield: a caller who is cancelled after a byte has left stays for up to the
+grace to learn the id, and then goes on being cancelled.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import anyio
+
+from tenios_async._errors import ApiError, CallbackOutcomeUnknown, ClientMisuse, ConnectionFailed, TeniosError
+from tenios_async._exchange import ExchangeFailed, Progress
+from tenios_async._models import AttemptOutcome, Callback
+from tenios_async._wire import INIT_PATH, init_body, parse_init
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenios_async._exchange import Exchange
+    from tenios_async._models import CallbackAttempt, CallbackRequest
+    from tenios_async._wire import AccessKey, Reply
+
+RECONNECTS = 3
+"""Further tries to connect after a fault; urllib3's and botocore's defaults are 3 and 4 tries."""
+RECONNECT_AFTER = 0.5
+"""Seconds before the first of them, doubling."""
+
+
+class Placing:
+    """One call on its way.
+
+    Args:
+        exchange: sends it.
+        key: the access key.
+        request: whom to call.
+        attempt: told what became of it.
+        deadline: on anyio's clock.
+        grace: seconds for an answer after a cancellation.
+        chance: gives random numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        key: AccessKey,
+        request: CallbackRequest,
+        attempt: CallbackAttempt,
+        *,
+        deadline: float,
+        grace: float,
+        chance: Callable[[], float],
+    ) -> None:
+        self._exchange = exchange
+        self._request = request
+        self._body = init_body(key, request)
+        self._attempt = attempt
+        self._deadline = deadline
+        self._grace = grace
+        self._chance = chance
+        self._departed = False
+        self._stopping = False
+        self._scope = anyio.CancelScope(shield=True)
+        self._over = anyio.Event()
+        self._error: Exception | None = None
+
+    async def run(self) -> Callback:
+        """Places the call; the attempt is settled on every way out."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._work)
+            try:
+                await self._over.wait()
+            except anyio.get_cancelled_exc_class():
+                with anyio.CancelScope(shield=True):
+                    await self.stop()
+                raise
+            finally:
+                self._scope.cancel()
+        if self._error is not None:
+            raise self._error
+        assert self._attempt.callback is not None  # noqa: S101  # PLACED has one
+        return self._attempt.callback
+
+    async def stop(self) -> None:
+        """Nothing new leaves; an answer under way may still come within the grace."""
+        self._stopping = True
+        if self._departed:
+            with anyio.move_on_after(self._grace):
+                await self._over.wait()
+        self._scope.cancel()
+        await self._over.wait()
+
+    async def _work(self) -> None:
+        try:
+            with self._scope:
+                try:
+                    callback = await self._place()
+                    self._attempt.settle(AttemptOutcome.PLACED, callback=callback)
+                except Exception as error:  # before_send may raise anything
+                    self._fail(error)
+        finally:
+            if self._attempt.outcome is AttemptOutcome.IN_FLIGHT:
+                self._fail(
+                    CallbackOutcomeUnknown("it was given up before the answer came")
+                    if self._departed
+                    else ClientMisuse("the client was closed before the call was sent; nothing was sent")
+                )
+            self._over.set()
+
+    def _fail(self, error: Exception) -> None:
+        outcome = AttemptOutcome.NOT_SENT
+        if isinstance(error, CallbackOutcomeUnknown):
+            outcome = AttemptOutcome.UNKNOWN
+        elif isinstance(error, ApiError):
+            outcome = AttemptOutcome.REFUSED
+        self._error = error
+        self._attempt.settle(outcome, error=error)
+
+    async def _place(self) -> Callback:
+        for pause in range(RECONNECTS + 1):
+            try:
+                reply = await self._exchange.post(
+                    INIT_PATH, self._body, deadline=self._deadline, before_send=self._before_send
+                )
+            except ExchangeFailed as failure:
+                error = self._verdict(failure)
+                wait = RECONNECT_AFTER * 2**pause * (0.75 + self._chance() / 2)
+                is_last = pause == RECONNECTS or anyio.current_time() + wait >= self._deadline
+                if not isinstance(error, ConnectionFailed) or not failure.is_fault or is_last:
+                    raise error from failure.__cause__
+            else:
+                return self._placed(reply)
+            await anyio.sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+    def _placed(self, reply: Reply) -> Callback:
+        return Callback(
+            id=parse_init(reply, self._body),
+            callback_config_id=self._request.callback_config_id,
+            delay=self._request.delay,
+            placed_at=datetime.now(UTC),
+        )
+
+    def _verdict(self, failure: ExchangeFailed) -> TeniosError:
+        if failure.progress is Progress.NOT_SENT:
+            return ConnectionFailed(f"no connection to TENIOS, nothing was sent and no phone rang: {failure}")
+        return CallbackOutcomeUnknown(str(failure))
+
+    async def _before_send(self) -> None:
+        if self._attempt.before_send is not None:
+            await self._attempt.before_send()
+        if self._stopping:
+            raise ClientMisuse("the client was closed before the call was sent; nothing was sent")
+        self._departed = True

@@ -1,0 +1,214 @@
+"""The watch of one callback as a machine without I/O: told the time and what came back, it answers what to do.
+
+The driver does what it is told and comes back with the result, or with nothing after a sleep, an emission or a poll
+that was cancelled. Whatever happens between two steps, no transition is lost or told twice.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from tenios_async._errors import (
+    ApiError,
+    ClientMisuse,
+    NotFound,
+    RateLimited,
+    ServerError,
+    TeniosError,
+    WatchInterrupted,
+    WatchTimeout,
+)
+from tenios_async._lifecycle import INITIAL, CallbackStatus, is_regression, skipped
+from tenios_async._models import Callback, Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenios_async._polling import Polling
+
+GIVE_UP_AFTER = 120.0
+"""Seconds a row of failed polls must have lasted before the watch ends; and it must have been ..."""
+GIVE_UP_POLLS = 5
+"""... this many polls long."""
+NOT_FOUND_GRACE = 30.0
+"""Seconds after placing in which NotFound may mean that TENIOS has not caught up with itself yet."""
+BACKOFF_MAX = 15.0
+"""Seconds between two failed polls, at most; doubling from 1. google-api-core ends at 20 s, tenacity's example at 10 s."""
+
+
+@attrs.frozen
+class Poll:
+    """Ask for the status, within `timeout` seconds."""
+
+    timeout: float
+
+
+@attrs.frozen
+class Sleep:
+    """Come back at `until`, on the clock the machine is told."""
+
+    until: float
+
+
+@attrs.frozen
+class Emit:
+    """Hand this to the caller."""
+
+    transition: Transition
+
+
+@attrs.frozen
+class Stop:
+    """The watch is over: at a terminal state if `error` is None."""
+
+    error: WatchInterrupted | None
+
+
+@attrs.frozen
+class Seen:
+    """A poll came back with a state.
+
+    Attributes:
+        status: the state.
+        at: when (UTC).
+    """
+
+    status: CallbackStatus
+    at: datetime
+
+
+Action: TypeAlias = Poll | Sleep | Emit | Stop
+CameBack: TypeAlias = Seen | TeniosError | None
+
+
+class WatchMachine:
+    """One watch.
+
+    Args:
+        callback: whose; with the state last seen, if any.
+        polling: the schedule.
+        now: the present, on the clock that every `step` is told.
+        age: seconds since the callback was placed, None if that is not known.
+        timeout: seconds the watch may take; `math.inf` for ever.
+        poll_timeout: seconds one poll may take.
+        chance: gives random numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        callback: Callback,
+        polling: Polling,
+        *,
+        now: float,
+        age: float | None,
+        timeout: float,
+        poll_timeout: float,
+        chance: Callable[[], float],
+    ) -> None:
+        self.callback = callback
+        self.last: Transition | None = None
+        self._polling = polling
+        self._poll_timeout = poll_timeout
+        self._chance = chance
+        self._placed = now - (age or 0.0)
+        self._delay_ends = None if age is None or not callback.delay else self._placed + callback.delay
+        self._deadline = now + timeout
+        self._next_look = now
+        self._looks_in_state = 0
+        self._last_known = callback.status if callback.status is not None and callback.status.is_known else INITIAL
+        self._last_look: datetime | None = None
+        self._polls = 0
+        self._failures = 0
+        self._failing_since = now
+        self._failure: TeniosError | None = None
+        self._stop = Stop(None) if callback.status is not None and callback.status.is_terminal else None
+
+    def step(self, now: float, came_back: CameBack = None) -> Action:
+        """What to do now. Once it has answered Stop it answers so for ever."""
+        if came_back is not None:
+            self._polls += 1
+            if not isinstance(came_back, Seen):
+                self._failed(now, came_back)
+            elif (transition := self._seen(now, came_back)) is not None:
+                return Emit(transition)
+        if self._stop is not None:
+            return self._stop
+        if now >= self._deadline:
+            return self._interrupt(WatchTimeout, "the time given to this watch is up; the callback is still under way")
+        if now < self._next_look:
+            return Sleep(min(self._next_look, self._deadline))
+        return Poll(min(self._poll_timeout, self._deadline - now))
+
+    def close(self) -> None:
+        """Nothing more is wanted: every further step answers Stop without an error."""
+        self._stop = Stop(None)
+
+    def _seen(self, now: float, seen: Seen) -> Transition | None:
+        self._failures, self._failure = 0, None
+        previous, status = self.callback.status, seen.status
+        not_before, self._last_look = self._last_look, seen.at
+        if status == previous:
+            self._looks_in_state += 1
+            self._schedule(now)
+            return None
+        self._looks_in_state = 1
+        self.callback = attrs.evolve(self.callback, status=status)
+        self.last = Transition(
+            callback=self.callback,
+            status=status,
+            previous=previous,
+            skipped=skipped(self._last_known, status),
+            observed_at=seen.at,
+            not_before=None if previous is None else not_before,
+            elapsed=max(0.0, now - self._placed),
+            polls=self._polls,
+            is_regression=previous is not None and is_regression(self._last_known, status),
+        )
+        self._schedule(now)
+        if status.is_known:
+            self._last_known = status
+        if status.is_terminal:
+            self._stop = Stop(None)
+        return self.last
+
+    def _failed(self, now: float, error: TeniosError) -> None:
+        self._failing_since = now if not self._failures else self._failing_since
+        self._failures += 1
+        self._failure = error
+        if not self._is_transient(now, error):
+            self._interrupt(WatchInterrupted, f"the watch cannot go on: {error}")
+        elif self._failures >= GIVE_UP_POLLS and now - self._failing_since >= GIVE_UP_AFTER:
+            self._interrupt(
+                WatchInterrupted,
+                f"{self._failures} polls in a row have failed in {now - self._failing_since:.0f} s,"
+                f" the last with: {error}",
+            )
+        else:
+            self._schedule(now)
+
+    def _is_transient(self, now: float, error: TeniosError) -> bool:
+        if isinstance(error, NotFound):
+            return now - self._placed < NOT_FOUND_GRACE
+        return isinstance(error, (RateLimited, ServerError)) or not isinstance(error, (ApiError, ClientMisuse))
+
+    def _schedule(self, now: float) -> None:
+        wait = self._polling.next_look(
+            self.callback.status,
+            looks_in_state=self._looks_in_state,
+            delay_left=None if self._delay_ends is None else self._delay_ends - now,
+            chance=self._chance(),
+        )
+        if self._failures:
+            backoff = min(2.0 ** min(self._failures - 1, 10), BACKOFF_MAX) * (
+                1 - 0.25 * self._polling.jitter * self._chance()
+            )
+            asked = self._failure.retry_after if isinstance(self._failure, ApiError) else None
+            wait = max(min(wait, BACKOFF_MAX), backoff, asked or 0.0)
+        self._next_look = now + wait
+
+    def _interrupt(self, cls: type[WatchInterrupted], message: str) -> Stop:
+        self._stop = Stop(cls(message, callback=self.callback, last=self.last, cause=self._failure))
+        return self._stop

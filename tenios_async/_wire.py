@@ -1,0 +1,290 @@
+"""Both endpoints, as bytes out and bytes in. Nothing here has seen a socket.
+
+The vendor's page: every request is an HTTP POST of a JSON object with the `access_key` inside; every answer is JSON.
+There is no header that authorises: the body is the secret, so it travels as a `Body` that shows nothing of itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+from urllib.parse import urlsplit
+
+import attrs
+
+from tenios_async._errors import (
+    ApiError,
+    BadCredentials,
+    CallbackOutcomeUnknown,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+)
+from tenios_async._lifecycle import CallbackStatus
+from tenios_async._models import check_id, mask_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tenios_async._models import Callback, CallbackRequest
+
+DEFAULT_BASE_URL = "https://api.tenios.com"
+INIT_PATH = "/callback/init"
+STATUS_PATH = "/callback/status"
+
+MAX_BODY = 64 * 1024
+"""Bytes. The documented answers are under 200; nginx and h11 bound a whole header block at 32 and 16 KiB."""
+
+MAX_RETRY_AFTER = 300.0
+"""Seconds. RFC 9110 10.2.3 sets no bound; urllib3 obeys any value, which a typo turns into a day's sleep."""
+
+
+class AccessKey:
+    """The API access key. Shows nothing of itself in repr, str or format, and refuses to be pickled."""
+
+    __slots__ = ("_reveal",)
+
+    def __init__(self, text: str) -> None:
+        self._reveal: Callable[[], str] = lambda: text
+
+    def check(self) -> None:
+        """Raises `ValueError` where this cannot be a key; apart from `__init__`, so that no frame of it holds the text."""
+        if not isinstance(self._reveal(), str) or not self._reveal().strip():
+            raise ValueError(
+                "an access key is needed: pass access_key= or set TENIOS_ACCESS_KEY"
+                " (customer portal, General Settings, API)"
+            )
+        if self._reveal() != self._reveal().strip() or not self._reveal().isprintable():
+            raise ValueError("the access key has white space or control characters in or around it")
+
+    def reveal(self) -> str:
+        """The key itself, for the moment it meets the wire."""
+        return self._reveal()
+
+    def __repr__(self) -> str:
+        return "<AccessKey>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an access key is not pickled; read it from the environment where it is needed")
+
+
+class Body:
+    """The body of one request, opaque: it meets the key in `encode()` and shows nothing of itself before or after."""
+
+    __slots__ = ("_fields", "_key", "dials")
+
+    def __init__(self, key: AccessKey, fields: Mapping[str, Any], *, dials: bool) -> None:
+        self._key = key
+        self._fields = fields
+        self.dials = dials
+        """Whether whoever receives this makes a phone ring: it may leave once and never again."""
+
+    def encode(self) -> bytes:
+        """The bytes for the wire."""
+        return json.dumps({"access_key": self._key.reveal(), **self._fields}, ensure_ascii=False).encode()
+
+    def redact(self, text: str) -> str:
+        """The text without the key, and with whatever looks like a phone number masked."""
+        return _LIKE_A_NUMBER.sub(lambda found: mask_number(found[0]), text.replace(self._key.reveal(), "***"))
+
+    def __repr__(self) -> str:
+        return "<Body>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a request body is not pickled: it holds the access key")
+
+
+_LIKE_A_NUMBER = re.compile(r"\+?[0-9]{7,}")
+
+
+def init_body(key: AccessKey, request: CallbackRequest) -> Body:
+    """What `callback/init` is sent. An optional that is not set is left out, never null or empty (vendor's examples)."""
+    fields: dict[str, Any] = {
+        "callback_config_id": request.callback_config_id,
+        "callback_number": request.callback_number,
+    }
+    if request.agent_announcement is not None:
+        fields["agent_announcement"] = request.agent_announcement
+    if request.dtmf_key_to_trigger_customer_call is not None:
+        fields["dtmf_key_to_trigger_customer_call"] = request.dtmf_key_to_trigger_customer_call
+    return Body(key, {**fields, "delay": request.delay}, dials=True)
+
+
+def status_body(key: AccessKey, callback: Callback) -> Body:
+    """What `callback/status` is sent: the id as it was received (the example shows a number, the table says String)."""
+    return Body(key, {"id": callback.id}, dials=False)
+
+
+@attrs.frozen
+class Reply:
+    """A whole answer. Header names are lower case; the body is at most `MAX_BODY` bytes and may hold an echo of ours."""
+
+    status_code: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+
+
+def parse_init(reply: Reply, body: Body) -> int | str:
+    """The id of the callback that was placed.
+
+    Raises the API's refusal where the answer proves one (a 4xx with a TENIOS error body), else
+    `CallbackOutcomeUnknown`: a 5xx can follow an accepted call, a 4xx or 3xx without the vendor's body can be anybody's.
+    """
+    code = reply.status_code
+    try:
+        if _is_success(code):
+            return check_id(_json_object(reply).get("id"))
+        error = _api_error(reply, body)
+    except (ProtocolError, ValueError) as cause:
+        reason = f"HTTP {code} came with an answer that proves nothing ({cause})"
+        raise CallbackOutcomeUnknown(reason, code) from (cause if isinstance(cause, ProtocolError) else None)
+    if isinstance(error, ServerError) or error.error_code is None:
+        raise CallbackOutcomeUnknown(f"HTTP {code} does not prove that the call was refused", code) from error
+    raise error
+
+
+def parse_status(reply: Reply, body: Body) -> CallbackStatus:
+    """The state the callback is in. Raises an `ApiError` or `ProtocolError`."""
+    if not _is_success(reply.status_code):
+        raise _api_error(reply, body)
+    try:
+        return CallbackStatus(_json_object(reply).get("status"))  # type: ignore[arg-type]  # it checks
+    except ValueError as cause:
+        raise ProtocolError(f"the answer names no status: {cause}", reply.status_code) from None
+
+
+def _is_success(code: int) -> bool:
+    return 200 <= code < 300  # noqa: PLR2004  # RFC 9110 15.3
+
+
+def _api_error(reply: Reply, body: Body) -> ApiError:
+    """The error an answer outside 2xx stands for; `error_code` is None where the body is not the vendor's."""
+    code = reply.status_code
+    if not 400 <= code < 600:  # noqa: PLR2004  # RFC 9110 15.5, 15.6
+        kind = "a redirect, which is not followed" if 300 <= code < 400 else "not an answer of this API"  # noqa: PLR2004
+        raise ProtocolError(f"HTTP {code} is {kind}", code)
+    is_server_error = code >= 500  # noqa: PLR2004
+    try:
+        fields = _json_object(reply) if reply.body else {}
+    except ProtocolError:
+        if not is_server_error and code != 429:  # noqa: PLR2004
+            raise
+        fields = {}
+    error_code = _short_text(fields.get("error_code"), body)
+    wait = retry_after(reply.headers)
+    if is_server_error:
+        cls: type[ApiError] = ServerError
+    elif error_code == "BAD_CREDENTIALS":
+        cls = BadCredentials
+    else:
+        cls = {401: PermissionDenied, 403: PermissionDenied, 404: NotFound, 429: RateLimited}.get(code, InvalidRequest)
+    named: Any = fields.get("fields")
+    return cls(
+        code,
+        error_code,
+        _short_text(fields.get("error_message"), body),
+        tuple(_field_name(item, body) for item in cast("list[Any]", named)[:20]) if isinstance(named, list) else (),
+        wait,
+    )
+
+
+def _field_name(item: object, body: Body) -> str:
+    return _short_text(item if isinstance(item, str) else json.dumps(item), body) or ""
+
+
+def _short_text(value: object, body: Body) -> str | None:
+    if not isinstance(value, str) or not value:
+        return None
+    text = body.redact(value)[:200]
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _json_object(reply: Reply) -> dict[str, Any]:
+    try:
+        value: Any = json.loads(
+            reply.body.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates
+        )
+    except (ValueError, RecursionError):
+        # The cause is dropped: a JSONDecodeError carries the whole document.
+        raise ProtocolError(
+            f"the answer (HTTP {reply.status_code}, {len(reply.body)} bytes) is not readable JSON", reply.status_code
+        ) from None
+    if not isinstance(value, dict):
+        raise ProtocolError(f"the answer (HTTP {reply.status_code}) is not a JSON object", reply.status_code)
+    return cast("dict[str, Any]", value)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")  # RFC 8259 section 6
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """RFC 8259 section 4: what a reader makes of a name that stands twice is unpredictable; two ids are no id."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a name stands twice")
+    return fields
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds the server asks to wait, from 0 to 300; None where it does not say or what it says is not readable.
+
+    RFC 9110 10.2.3: whole seconds, or an HTTP date. A date counts from the answer's own `Date`, so that no wall clock of
+    this machine is needed; without one it is not readable.
+    """
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]+", value):
+        return min(float(value), MAX_RETRY_AFTER) if len(value) <= 10 else MAX_RETRY_AFTER  # noqa: PLR2004
+    until, now = _http_date(value), _http_date(headers.get("date", ""))
+    if until is None or now is None:
+        return None
+    return min(max(0.0, (until - now).total_seconds()), MAX_RETRY_AFTER)
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def parse_base_url(text: str, *, allow_insecure_http: bool = False) -> str:
+    """The base URL without a slash at its end; a path is kept. Raises `ValueError` for what cannot carry the key."""
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError("base_url is not a URL") from None
+    if not isinstance(text, str) or not text.isprintable() or " " in text or "\\" in text:
+        raise ValueError("base_url is not a URL: it holds white space, control characters or a backslash")
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("base_url must begin with https:// (or http:// on loopback) and name a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("base_url must not carry user information: TENIOS has no such login, and URLs end up in logs")
+    if "?" in text or "#" in text:
+        raise ValueError("base_url must not carry a query or a fragment")
+    if parts.scheme == "http" and not allow_insecure_http and not is_loopback(host):
+        raise ValueError(
+            f"base_url is plain http:// to {host}: the access key and the numbers would cross the network unencrypted."
+            " Use https://, or allow_insecure_http=True if that network is yours"
+        )
+    authority = f"[{host}]" if ":" in host else host
+    authority += f":{port}" if port is not None else ""
+    path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
+    return f"{parts.scheme}://{authority}{path}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by definition (RFC 6761 6.3, RFC 1122 3.2.1.3), without asking DNS."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

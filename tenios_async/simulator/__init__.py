@@ -1,0 +1,1 @@
+"""A TENIOS for tests, demos and benchmarks."""
