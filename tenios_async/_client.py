@@ -9,7 +9,7 @@ import random
 import warnings
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, assert_never, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, assert_never, overload
 
 import anyio
 from anyio.lowlevel import current_token
@@ -298,12 +298,8 @@ class TeniosClient:
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._exchange is not None and self._http_client is None:
-            warnings.warn(
-                "a TeniosClient was never closed: use `async with` or aclose()",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+            message = "a TeniosClient was never closed: use `async with` or aclose()"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         return f"<TeniosClient {self._base_url}{' closed' if self._closed else ''}>"
@@ -339,16 +335,12 @@ class TeniosClient:
 
     async def _ask(self, callback: Callback, timeout: float) -> CallbackStatus:
         began = anyio.current_time()
-        status: CallbackStatus | None = None
-        error: TeniosError | None = None
         try:
             status = await self._read(callback, began + timeout)
-        except TeniosError as caught:
-            error = caught
+        except TeniosError as error:
+            self._tell(Polled(callback, None, error, anyio.current_time() - began))
             raise
-        finally:
-            if status is not None or error is not None:
-                self._tell(Polled(callback, status, error, anyio.current_time() - began))
+        self._tell(Polled(callback, status, None, anyio.current_time() - began))
         self._note_strange(status)
         return status
 
@@ -407,7 +399,7 @@ def _read_error(failure: ExchangeFailed) -> TeniosError:
 class CallbackWatch(AsyncGenerator[Transition, None]):
     """An async generator of `Transition`s that ends after a terminal one.
 
-    Nothing is held between two of them: `break`, cancellation and garbage collection leave nothing behind and `aclose()`
+    Nothing is held between two of them: `break`, cancellation and garbage collection leave nothing behind; `aclose()`
     is optional. A cancelled `anext` may be repeated and nothing is lost. Made by `TeniosClient.watch_callback`.
     """
 
@@ -464,7 +456,7 @@ class CallbackWatch(AsyncGenerator[Transition, None]):
                     return transition
                 case Stop(error):
                     self._end(error)
-                case unreachable:
+                case unreachable:  # pyright: ignore[reportUnnecessaryComparison]
                     assert_never(unreachable)
 
     def _started(self) -> WatchMachine:
@@ -480,7 +472,7 @@ class CallbackWatch(AsyncGenerator[Transition, None]):
             )
         return self._machine
 
-    def _end(self, error: WatchInterrupted | None) -> None:
+    def _end(self, error: WatchInterrupted | None) -> NoReturn:
         self._is_closed = True
         if error is None:
             raise StopAsyncIteration

@@ -18,8 +18,8 @@ TeniosError                     the base of all of them
     └── WatchTimeout            because its time was up
 ```
 
-A call that fails (`CALL_A_FAILED`, `CALL_B_FAILED`) is a transition, not an error. Bad arguments raise `ValueError` before
-anything is sent. Errors hold no request and no access key, and survive pickling.
+A call that fails (`CALL_A_FAILED`, `CALL_B_FAILED`) is a transition, not an error. Bad arguments raise `ValueError`
+before anything is sent. Errors hold no request and no access key, and survive pickling.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ApiError(TeniosError):
 
 
 class BadCredentials(ApiError):
-    """400 with `BAD_CREDENTIALS`, which TENIOS answers for a wrong access key and for a wrong callback configuration id."""
+    """400 with `BAD_CREDENTIALS`: TENIOS answers it for a wrong access key and for a wrong configuration id."""
 
     meaning = (
         "TENIOS did not accept the access key or, since it answers the same for both, the callback configuration id;"

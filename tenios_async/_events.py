@@ -1,7 +1,7 @@
 """What a client tells its observers. Frozen values; none holds a key or a phone number.
 
-An observer is a plain callable, `TeniosClient(observers=[tell])`. It is called in the task that did the work and must not
-block. What it raises is logged and goes no further.
+An observer is a plain callable, `TeniosClient(observers=[tell])`. It is called in the task that did the work and must
+not block. What it raises is logged and goes no further.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The seam: one POST out, one Reply back, and the knowledge how far the request got.
 
-This room stands over an `httpx.AsyncClient`, the caller's own or ours, and over its fork `httpx2`, of which it uses only
-what both share. The class of an exception proves nothing (httpcore swallows write errors; a reset on accept looks like a
-stale connection), so the proof is positive: httpcore's `trace` extension says when the headers of our POST start to
-leave, and the body is handed out at the last moment by an object that knows whether it was asked for.
+This room stands over an `httpx.AsyncClient`, the caller's own or ours, and over its fork `httpx2`, of which it uses
+only what both share. The class of an exception proves nothing (httpcore swallows write errors; a reset on accept looks
+like a stale connection), so the proof is positive: httpcore's `trace` extension says when the headers of our POST start
+to leave, and the body is handed out at the last moment by an object that knows whether it was asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import math
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
 
@@ -122,7 +122,7 @@ class HttpxExchange:
     def own(
         cls, base_url: str, *, ssl_context: ssl.SSLContext | None, max_connections: int, user_agent: str
     ) -> HttpxExchange:
-        """Over clients of our own. A call is placed on a fresh connection only: no idle one can turn out to be stale."""
+        """Over clients of our own. A call is placed on a fresh connection only: no idle one can prove stale."""
         import httpx  # noqa: PLC0415  # 30 ms that nobody pays who brings their own room
 
         context = ssl_context if ssl_context is not None else httpx.create_ssl_context()
@@ -150,12 +150,12 @@ class HttpxExchange:
         client = self._clients(body)
         failure: Exception
         try:
-            with anyio.CancelScope(deadline=deadline) as scope:
+            with anyio.CancelScope(deadline=deadline):
                 if self._limiter is None:
                     return await self._send(client, path, sending, deadline)
                 async with self._limiter:
                     return await self._send(client, path, sending, deadline)
-            failure = TimeoutError()
+            failure = TimeoutError("the deadline has passed")
         except ExchangeFailed:
             raise
         except Exception as error:  # a caller's transport may raise anything
@@ -166,7 +166,7 @@ class HttpxExchange:
         if sending.objection is not None:
             raise sending.objection.with_traceback(sending.objection_traceback)
         package = package_of(client)
-        timed_out = scope.cancelled_caught or isinstance(failure, package.TimeoutException)
+        timed_out = isinstance(failure, (TimeoutError, package.TimeoutException))
         progress = sending.progress_after_failure(is_stock=_is_stock(package, client, self._base_url + path))
         raise ExchangeFailed(
             _describe(failure, timed_out=timed_out),
@@ -349,5 +349,5 @@ def _without_frames(failure: Exception) -> Exception:
                 setattr(error, name, None)
         todo += [e for e in (error.__cause__, error.__context__) if e is not None]
         if isinstance(error, BaseExceptionGroup):
-            todo += error.exceptions
+            todo += cast("BaseExceptionGroup[BaseException]", error).exceptions
     return failure

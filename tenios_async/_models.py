@@ -175,9 +175,9 @@ class Callback:
             raise ValueError("this is not a resume token: it is not JSON") from None
         if not isinstance(fields, dict) or "id" not in fields:
             raise ValueError("this is not a resume token: a JSON object with an 'id' was expected")
-        if fields.get("v") != _TOKEN_VERSION:
-            raise ValueError(f"this resume token is not of version {_TOKEN_VERSION}, which this release reads")
         known = cast("dict[str, Any]", fields)
+        if known.get("v") != _TOKEN_VERSION:
+            raise ValueError(f"this resume token is not of version {_TOKEN_VERSION}, which this release reads")
         placed_at, config_id = known.get("placed_at"), known.get("callback_config_id")
         try:
             if config_id is not None:

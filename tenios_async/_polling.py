@@ -14,8 +14,8 @@ import attrs
 
 from tenios_async._lifecycle import BEFORE_DIALLING, CallbackStatus
 
-# Seconds a state lasts on average, from the lifecycle model: log-normal acceptance, gamma ringing cut by a ring duration
-# of 30 s (8 % of agents and 20 % of customers never answer), log-normal talk (Brown et al., JASA 2005).
+# Seconds a state lasts on average, by a model: log-normal acceptance, gamma ringing cut by a ring duration of 30 s (8 %
+# of agents and 20 % of customers never answer), log-normal talk (Brown et al., JASA 2005). No vendor figure exists.
 _LASTS: dict[str, float] = {
     CallbackStatus.REQUESTED: 0.5,
     CallbackStatus.ACCEPTED: 0.4,

@@ -36,7 +36,7 @@ GIVE_UP_POLLS = 5
 NOT_FOUND_GRACE = 30.0
 """Seconds after placing in which NotFound may mean that TENIOS has not caught up with itself yet."""
 BACKOFF_MAX = 15.0
-"""Seconds between two failed polls, at most; doubling from 1. google-api-core ends at 20 s, tenacity's example at 10 s."""
+"""Seconds between two failed polls, at most, doubling from 1; google-api-core's polls end at 20."""
 
 
 @attrs.frozen

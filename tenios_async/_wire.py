@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -31,7 +32,7 @@ from tenios_async._lifecycle import CallbackStatus
 from tenios_async._models import check_id, mask_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
     from tenios_async._models import Callback, CallbackRequest
 
@@ -55,7 +56,7 @@ class AccessKey:
         self._reveal: Callable[[], str] = lambda: text
 
     def check(self) -> None:
-        """Raises `ValueError` where this cannot be a key; apart from `__init__`, so that no frame of it holds the text."""
+        """Raises `ValueError` where this cannot be a key; apart from `__init__`, so that no frame holds the text."""
         if not isinstance(self._reveal(), str) or not self._reveal().strip():
             raise ValueError(
                 "an access key is needed: pass access_key= or set TENIOS_ACCESS_KEY"
@@ -105,7 +106,7 @@ _LIKE_A_NUMBER = re.compile(r"\+?[0-9]{7,}")
 
 
 def init_body(key: AccessKey, request: CallbackRequest) -> Body:
-    """What `callback/init` is sent. An optional that is not set is left out, never null or empty (vendor's examples)."""
+    """What `callback/init` is sent. An optional that is not set is left out, never null or empty (vendor's page)."""
     fields: dict[str, Any] = {
         "callback_config_id": request.callback_config_id,
         "callback_number": request.callback_number,
@@ -124,7 +125,7 @@ def status_body(key: AccessKey, callback: Callback) -> Body:
 
 @attrs.frozen
 class Reply:
-    """A whole answer. Header names are lower case; the body is at most `MAX_BODY` bytes and may hold an echo of ours."""
+    """A whole answer. Header names are lower case; the body has at most `MAX_BODY` bytes and may echo ours."""
 
     status_code: int
     headers: Mapping[str, str] = attrs.field(repr=False)
@@ -135,7 +136,7 @@ def parse_init(reply: Reply, body: Body) -> int | str:
     """The id of the callback that was placed.
 
     Raises the API's refusal where the answer proves one (a 4xx with a TENIOS error body), else
-    `CallbackOutcomeUnknown`: a 5xx can follow an accepted call, a 4xx or 3xx without the vendor's body can be anybody's.
+    `CallbackOutcomeUnknown`: a 5xx can follow an accepted call, a 4xx without the vendor's body can be anybody's.
     """
     code = reply.status_code
     try:
@@ -185,18 +186,21 @@ def _api_error(reply: Reply, body: Body) -> ApiError:
         cls = BadCredentials
     else:
         cls = {401: PermissionDenied, 403: PermissionDenied, 404: NotFound, 429: RateLimited}.get(code, InvalidRequest)
-    named: Any = fields.get("fields")
     return cls(
         code,
         error_code,
         _short_text(fields.get("error_message"), body),
-        tuple(_field_name(item, body) for item in cast("list[Any]", named)[:20]) if isinstance(named, list) else (),
+        _field_names(fields.get("fields"), body),
         wait,
     )
 
 
-def _field_name(item: object, body: Body) -> str:
-    return _short_text(item if isinstance(item, str) else json.dumps(item), body) or ""
+def _field_names(named: Any, body: Body) -> tuple[str, ...]:
+    """The vendor shows only an empty list; whatever an item turns out to be is shown as JSON."""
+    if not isinstance(named, list):
+        return ()
+    items = list(cast("Iterable[Any]", named))[:20]
+    return tuple(_short_text(item if isinstance(item, str) else json.dumps(item), body) or "" for item in items)
 
 
 def _short_text(value: object, body: Body) -> str | None:
@@ -236,8 +240,8 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds the server asks to wait, from 0 to 300; None where it does not say or what it says is not readable.
 
-    RFC 9110 10.2.3: whole seconds, or an HTTP date. A date counts from the answer's own `Date`, so that no wall clock of
-    this machine is needed; without one it is not readable.
+    RFC 9110 10.2.3: whole seconds, or an HTTP date. A date counts from the answer's own `Date`, so that no wall clock
+    of this machine is needed; without one it is not readable.
     """
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]+", value):
