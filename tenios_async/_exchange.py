@@ -321,7 +321,7 @@ def _is_its_own(room: object) -> bool:
 def _describe(failure: Exception, *, timed_out: bool) -> str:
     if timed_out:
         return "no answer in time"
-    text = str(failure)
+    text = str(failure).rstrip(".")
     return f"{type(failure).__name__}: {text}" if text else type(failure).__name__
 
 

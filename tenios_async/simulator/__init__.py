@@ -1,1 +1,19 @@
-"""A TENIOS for tests, demos and benchmarks."""
+"""A TENIOS for tests, demos and benchmarks. It shares no code with the client: an oracle must not share a bug."""
+
+from tenios_async.simulator.app import SimulatorApp
+from tenios_async.simulator.scripts import Script
+from tenios_async.simulator.server import SimulatorServer
+from tenios_async.simulator.service import Answer, Fault, Manner, Service, SimulatedCallback
+from tenios_async.simulator.transport import SimulatorTransport
+
+__all__ = [
+    "Answer",
+    "Fault",
+    "Manner",
+    "Script",
+    "Service",
+    "SimulatedCallback",
+    "SimulatorApp",
+    "SimulatorServer",
+    "SimulatorTransport",
+]
