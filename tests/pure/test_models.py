@@ -1,0 +1,210 @@
+"""What callers hand in and hold."""
+
+import json
+import pickle
+from datetime import UTC, datetime, timedelta, timezone
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenios_async import (
+    ApiError,
+    AttemptOutcome,
+    BadCredentials,
+    Callback,
+    CallbackAttempt,
+    CallbackOutcomeUnknown,
+    CallbackRequest,
+    CallbackResult,
+    CallbackStatus,
+    ClientMisuse,
+    ProtocolError,
+    RateLimited,
+    TeniosError,
+    Transition,
+    WatchInterrupted,
+    WatchTimeout,
+    mask_number,
+)
+
+NUMBER = "+491234567890"
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["", "491234567890", "+", "+0123456", "+49 123", "+49\n", "+49123456789012345", "+٤٩١٢٣٤", "+４９１", None, 49, b"+49",
+     "+49-1", "tel:+49123", " +49123", "+4912a"],
+)  # fmt: skip
+def test_a_number_is_e164_in_ascii_digits(number):
+    with pytest.raises(ValueError, match=r"E\.164"):
+        CallbackRequest("config", number)
+
+
+def test_a_refused_number_is_not_shown():
+    with pytest.raises(ValueError, match=r"E\.164") as caught:
+        CallbackRequest("config", "0049-221-99887766")
+    assert "99887766" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [NUMBER, "+12", "+123456789012345"])
+def test_good_numbers(number):
+    assert CallbackRequest("config", number).callback_number == number
+
+
+@pytest.mark.parametrize("delay", [-1, 1.5, "30", True, None, 2**31, float("nan")])
+def test_a_delay_is_a_whole_number_of_seconds(delay):
+    with pytest.raises(ValueError, match="delay"):
+        CallbackRequest("config", NUMBER, delay)
+
+
+@pytest.mark.parametrize("key", ["", "10", "a", "１", 1, "#*", b"1"])
+def test_a_dtmf_key_is_one_of_twelve(key):
+    with pytest.raises(ValueError, match="0-9"):
+        CallbackRequest("config", NUMBER, dtmf_key_to_trigger_customer_call=key)
+
+
+@pytest.mark.parametrize("announcement", ["", "  ", 5, "x" * 16_001, "\ud800"])
+def test_an_announcement_is_text_or_left_out(announcement):
+    with pytest.raises(ValueError, match="agent_announcement"):
+        CallbackRequest("config", NUMBER, agent_announcement=announcement)
+
+
+@pytest.mark.parametrize("config_id", ["", " ", None, 5, "x" * 257])
+def test_a_config_id_is_text(config_id):
+    with pytest.raises(ValueError, match="callback_config_id"):
+        CallbackRequest(config_id, NUMBER)
+
+
+def test_a_request_masks_the_number_and_the_text():
+    shown = repr(CallbackRequest("config", NUMBER, agent_announcement="Frau Beispiel"))
+    assert "+49*******890" in shown
+    assert NUMBER not in shown
+    assert "Beispiel" not in shown
+
+
+@pytest.mark.parametrize(
+    ("number", "masked"), [(NUMBER, "+49*******890"), ("+1234567", "+12**567"), ("+12345", "******"), ("", "")]
+)
+def test_masking(number, masked):
+    assert mask_number(number) == masked
+
+
+@pytest.mark.parametrize("bad", [True, 1.5, None, "", " 10", "x" * 65, "é", 10**64, b"10", [10]])
+def test_what_cannot_be_an_id(bad):
+    with pytest.raises(ValueError, match="id"):
+        Callback(bad)
+
+
+ids = st.integers(-(10**63), 10**63) | st.text(
+    st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=64
+)
+callbacks = st.builds(
+    Callback,
+    id=ids,
+    callback_config_id=st.none() | st.just("config"),
+    delay=st.none() | st.integers(0, 1000),
+    placed_at=st.none() | st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    status=st.none() | st.sampled_from(["REQUESTED", "DISCONNECTED", "ON_HOLD"]),
+)
+
+
+@given(callbacks)
+def test_a_token_brings_back_the_callback(callback):
+    token = callback.to_json()
+    assert "\n" not in token
+    assert Callback.from_json(token) == callback
+    assert Callback.from_json(token.encode()) == callback
+
+
+@given(st.text() | st.binary() | st.none() | st.recursive(st.none() | st.text(), st.lists).map(json.dumps))
+def test_a_damaged_token_is_a_value_error(token):
+    with pytest.raises(ValueError, match="token"):
+        Callback.from_json(token)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"id": True}, {"id": 1, "delay": -1}, {"id": 1, "delay": "x"}, {"id": 1, "placed_at": "noon"}, {"id": 1, "placed_at": 5},
+     {"id": 1, "status": ""}, {"id": 1, "status": 7}, {"id": 1, "v": 2}, {"id": None}, {"id": 1, "callback_config_id": 5},
+     {"id": [1]}],
+)  # fmt: skip
+def test_a_token_with_wrong_fields_is_a_value_error(fields):
+    with pytest.raises(ValueError, match="token"):
+        Callback.from_json(json.dumps({"v": 1, **fields}))
+
+
+def test_one_key_for_a_number_and_a_text():
+    assert Callback(10).key == Callback("10").key == "10"
+
+
+def test_an_age_is_never_negative():
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert Callback(1, placed_at=now + timedelta(hours=1)).age(now) == 0
+    assert Callback(1, placed_at=now.astimezone(timezone(timedelta(hours=5)))).age(now + timedelta(seconds=3)) == 3
+    assert Callback(1).age(now) is None
+    with pytest.raises(ValueError, match="time zone"):
+        Callback(1, placed_at=datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+TRANSITION = Transition(
+    Callback(1), CallbackStatus.CONNECTED, None, (), datetime(2026, 1, 1, tzinfo=UTC), None, 1.0, 2, is_regression=False
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "connected", "party"),
+    [("DISCONNECTED", True, None), ("CALL_A_FAILED", False, "A"), ("CALL_B_FAILED", False, "B")],
+)
+def test_a_result_says_how_it_went(status, connected, party):
+    result = CallbackResult(Callback(1), CallbackStatus(status), (TRANSITION,))
+    assert (result.connected, result.failed_party) == (connected, party)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadCredentials(400, "BAD_CREDENTIALS", "Bad credentials", ("a",)),
+        RateLimited(429, retry_after=3.0),
+        CallbackOutcomeUnknown("lost", 503),
+        ProtocolError("odd", 302),
+        ClientMisuse("closed"),
+        WatchInterrupted("ended", callback=Callback(1), last=TRANSITION, cause=RateLimited(429)),
+        WatchTimeout("late", callback=Callback(1)),
+    ],
+)
+def test_errors_survive_pickling(error):
+    twin = pickle.loads(pickle.dumps(error))
+    assert type(twin) is type(error)
+    assert str(twin) == str(error)
+    assert {k: repr(v) for k, v in vars(twin).items()} == {k: repr(v) for k, v in vars(error).items()}
+
+
+def test_only_an_unknown_outcome_may_have_dialled():
+    def tree(cls):
+        return [cls, *(leaf for child in cls.__subclasses__() for leaf in tree(child))]
+
+    assert [cls for cls in tree(TeniosError) if cls.may_have_dialled] == [CallbackOutcomeUnknown]
+    assert issubclass(ClientMisuse, RuntimeError)
+    assert issubclass(BadCredentials, ApiError)
+
+
+def test_bad_credentials_names_both_causes():
+    text = str(BadCredentials(400, "BAD_CREDENTIALS"))
+    assert "access key" in text
+    assert "configuration id" in text
+
+
+def test_an_attempt_is_for_one_use():
+    attempt = CallbackAttempt()
+    assert attempt.outcome is None
+    attempt.begin()
+    assert attempt.outcome is AttemptOutcome.IN_FLIGHT
+    with pytest.raises(ClientMisuse):
+        attempt.begin()
+
+
+def test_values_are_frozen():
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Callback(1).id = 2
