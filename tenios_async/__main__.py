@@ -2,19 +2,24 @@
 
 import sys
 
+_EXTRA = ("cyclopts", "rich", "h11")
+
 
 def main() -> None:
     """Runs the command; without its extra, says so in one line."""
     try:
         from tenios_async.cli import run  # noqa: PLC0415  # the core goes without the extra
-    except ImportError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("cyclopts", "rich"):
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
             raise
         print(  # noqa: T201
-            f'tenios: the command needs an extra ({error.name} is missing): pip install "tenios_async[cli]"',
+            f'tenios needs its command-line extra ({missing} is missing): pip install "tenios_async[cli]"',
             file=sys.stderr,
         )
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -39,6 +39,10 @@ BACKOFF_MAX = 15.0
 """Seconds between two failed polls, at most, doubling from 1; google-api-core's polls end at 20."""
 
 
+RESOLUTION = 0.001
+"""Seconds too short to sleep: what event loops round to (epoll's timeout counts milliseconds)."""
+
+
 @attrs.frozen
 class Poll:
     """Ask for the status, within `timeout` seconds."""
@@ -136,9 +140,9 @@ class WatchMachine:
                 return Emit(transition)
         if self._stop is not None:
             return self._stop
-        if now >= self._deadline:
+        if self._deadline - now < RESOLUTION:
             return self._interrupt(WatchTimeout, "the time given to this watch is up; the callback is still under way")
-        if now < self._next_look:
+        if self._next_look - now >= RESOLUTION:
             return Sleep(min(self._next_look, self._deadline))
         return Poll(min(self._poll_timeout, self._deadline - now))
 
