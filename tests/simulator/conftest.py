@@ -1,0 +1,65 @@
+"""A clock that is moved by hand, and virtual time on both loops."""
+
+import asyncio
+import json
+
+import looptime
+import pytest
+import trio.testing
+
+NUMBER = "+491234567890"
+
+
+def _looptime_loop():
+    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    if request.param == "asyncio":
+        return "asyncio", {"loop_factory": _looptime_loop}
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+class Clock:
+    now = 1_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+class Asked:
+    """An answer as a client sees it."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.status_code = answer.status_code
+        self.json = json.loads(answer.body)
+        self.headers = dict(answer.headers)
+
+
+@pytest.fixture
+def init():
+    """Asks a service for a callback; a field that is ... is left out."""
+
+    def ask(service, **changed):
+        fields = {"access_key": "key", "callback_config_id": "config", "callback_number": NUMBER, "delay": 0, **changed}
+        body = json.dumps({name: value for name, value in fields.items() if value is not ...}).encode()
+        return Asked(service.handle("POST", "/callback/init", body))
+
+    return ask
+
+
+@pytest.fixture
+def status():
+    def ask(service, callback_id, **changed):
+        fields = {"access_key": "key", "id": callback_id, **changed}
+        body = json.dumps({name: value for name, value in fields.items() if value is not ...}).encode()
+        return Asked(service.handle("POST", "/callback/status", body))
+
+    return ask
