@@ -163,6 +163,8 @@ class HttpxExchange:
         except BaseException as error:
             # A cancellation: it goes on without the frames below, whose locals hold the body.
             raise error.with_traceback(None)  # noqa: B904
+        finally:
+            await sending.leave_handshake()
         if sending.objection is not None:
             raise sending.objection.with_traceback(sending.objection_traceback)
         package = package_of(client)
@@ -223,6 +225,8 @@ class _Sending:
         self._before_send = before_send
         self._traced = self._connected = self._departed = False
         self._headers_started = self._bodies_given = 0
+        self._stream: Any = None
+        self._handshaking: Any = None
         self.length = len(body.encode())
         self.objection: Exception | None = None
         self.objection_traceback: TracebackType | None = None
@@ -239,11 +243,21 @@ class _Sending:
     async def trace(self, name: str, info: Mapping[str, Any]) -> None:
         """Is told what httpcore does. A proxy's CONNECT also starts headers, and is not ours."""
         self._traced = True
-        if name.startswith("connection.connect"):
-            self._connected = True
-        if name.endswith(".send_request_headers.started") and _method(info) == b"POST":
+        _, what, moment = name.split(".")  # such as "http11.send_request_headers.started"
+        if (what, moment) == ("send_request_headers", "started") and _method(info) == b"POST":
             self._headers_started += 1
             await self._depart(times=self._headers_started)
+        elif (what, moment) == ("start_tls", "started"):
+            self._handshaking = self._stream
+        elif moment == "complete" and what in ("connect_tcp", "connect_unix_socket", "start_tls"):
+            self._connected = True
+            self._stream, self._handshaking = info.get("return_value"), None
+
+    async def leave_handshake(self) -> None:
+        """Closes a connection given up in its TLS handshake, which httpcore leaves open when it is cancelled there."""
+        if self._handshaking is not None:
+            with anyio.CancelScope(shield=True):
+                await self._handshaking.aclose()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return _BodyOnce(self)
