@@ -9,6 +9,7 @@ to leave, and the body is handed out at the last moment by an object that knows 
 from __future__ import annotations
 
 import enum
+import functools
 import math
 import sys
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 KEEPALIVE = 120.0
 """Seconds a connection for polls stays open idle; httpx's 5 s would make each slow poll pay a TLS handshake."""
+
+
+MAX_BUFFERED = 1024 * 1024
+"""Bytes after which an answer that is too long and cannot be cancelled is dropped."""
 
 
 class Progress(enum.Enum):
@@ -180,10 +185,11 @@ class HttpxExchange:
 
     async def _send(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> Reply:
         remaining = deadline - anyio.current_time()
+        stream = _stream_class(package_of(client))(sending)
         request = client.build_request(
             "POST",
             self._base_url + path,
-            content=sending,
+            content=stream,
             headers={
                 "Content-Type": "application/json",
                 "Content-Length": str(sending.length),
@@ -193,6 +199,7 @@ class HttpxExchange:
             timeout=None if remaining == math.inf else max(remaining, 0.001),
             extensions={"trace": sending.trace},
         )
+        request.stream = stream  # build_request wraps it in a generator, which on trio warns when a write fails
         # auth=None: an auth flow may send twice. No redirect is followed: it would carry the key elsewhere.
         response = await client.send(request, auth=None, follow_redirects=False, stream=True)
         try:
@@ -201,10 +208,16 @@ class HttpxExchange:
             if encoding != "identity":
                 raise ExchangeFailed(f"the answer came with Content-Encoding {encoding[:20]!r}", Progress.ANSWERED)
             body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise ExchangeFailed(f"the answer is longer than {MAX_BODY} bytes", Progress.ANSWERED)
+            with anyio.CancelScope() as too_long:
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    # Only an end from within closes httpx's nested generators, which trio asks for.
+                    if len(body) > MAX_BODY:
+                        too_long.cancel()
+                    if len(body) > MAX_BUFFERED:
+                        break
+            if len(body) > MAX_BODY:
+                raise ExchangeFailed(f"the answer is longer than {MAX_BODY} bytes", Progress.ANSWERED)
             return Reply(response.status_code, headers, bytes(body))
         finally:
             await response.aclose()
@@ -243,7 +256,7 @@ class _Sending:
     async def trace(self, name: str, info: Mapping[str, Any]) -> None:
         """Is told what httpcore does. A proxy's CONNECT also starts headers, and is not ours."""
         self._traced = True
-        _, what, moment = name.split(".")  # such as "http11.send_request_headers.started"
+        what, _, moment = name.partition(".")[2].partition(".")  # of, say, "http11.send_request_headers.started"
         if (what, moment) == ("send_request_headers", "started") and _method(info) == b"POST":
             self._headers_started += 1
             await self._depart(times=self._headers_started)
@@ -259,7 +272,8 @@ class _Sending:
             with anyio.CancelScope(shield=True):
                 await self._handshaking.aclose()
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body in one piece; each call counts."""
         return _BodyOnce(self)
 
     async def give(self) -> bytes:
@@ -285,8 +299,22 @@ class _Sending:
         return "<a request>"
 
 
+@functools.cache
+def _stream_class(package: ModuleType) -> Callable[[_Sending], Any]:
+    """What that package takes for a body that is made while it is sent."""
+
+    class Stream(package.AsyncByteStream):  # type: ignore[misc, name-defined]
+        def __init__(self, sending: _Sending) -> None:
+            self._sending = sending
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self._sending.chunks()
+
+    return Stream
+
+
 class _BodyOnce:
-    """Yields the body. A class: on trio a generator that a cancelled write leaves behind would warn."""
+    """Yields the body."""
 
     def __init__(self, sending: _Sending) -> None:
         self._sending: _Sending | None = sending

@@ -1,29 +1,87 @@
-import importlib.util
-import sys
-from pathlib import Path
+"""Both rooms the client has today, certificates, and no proxy from the outside."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import ssl
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
-import pytest_asyncio
+import pytest
+import trustme
 
-import tenios_async
+from tenios_async import TeniosClient
 
-_spec = importlib.util.spec_from_file_location("misbehaving", Path(__file__).with_name("misbehaving.py"))
-sys.modules["misbehaving"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(sys.modules["misbehaving"])
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+KEY = "CANARY-KEY-0123456789"
 
 
-@pytest_asyncio.fixture(params=["own", "callers"])
-async def client_for(request):
-    """Opens a client on either room: over an httpx client of its own, or over a caller's, which stays the caller's."""
-    callers = []
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch):
+    """Nothing of the environment reaches a test: no proxy, no key."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "TENIOS_ACCESS_KEY", "TENIOS_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
 
-    def open_client(url, **options):
-        if request.param == "own":
-            return tenios_async.TeniosClient("CANARY-KEY", base_url=url, **options)
-        callers.append(httpx.AsyncClient(verify=options.pop("ssl_context", True), follow_redirects=True))
-        return tenios_async.TeniosClient("CANARY-KEY", base_url=url, http_client=callers[-1], **options)
 
-    yield open_client
-    for http_client in callers:
-        assert not http_client.is_closed
-        await http_client.aclose()
+class Certificates(NamedTuple):
+    trusting: ssl.SSLContext
+    """For clients: knows this authority and no other."""
+    good: ssl.SSLContext
+    other_host: ssl.SSLContext
+    untrusted: ssl.SSLContext
+    expired: ssl.SSLContext
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Certificates:
+    authority, stranger = trustme.CA(), trustme.CA()
+
+    def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        certificate.configure_cert(context)
+        return context
+
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    long_ago = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)
+    return Certificates(
+        trusting,
+        good=serving(authority.issue_cert("127.0.0.1", "api.tenios.invalid")),
+        other_host=serving(authority.issue_cert("elsewhere.invalid")),
+        untrusted=serving(stranger.issue_cert("127.0.0.1")),
+        expired=serving(
+            authority.issue_cert("127.0.0.1", not_before=long_ago, not_after=long_ago + dt.timedelta(days=1))
+        ),
+    )
+
+
+@pytest.fixture(params=["own", "callers"])
+def room(request) -> str:
+    """Which httpx client sends: the library's own or one of the caller's."""
+    return request.param
+
+
+@pytest.fixture
+def client(room, certificates) -> Callable[..., contextlib.AbstractAsyncContextManager[TeniosClient]]:
+    """Opens a client in either room: `async with client(url) as tenios`."""
+
+    @contextlib.asynccontextmanager
+    async def make(url: str, *, proxy: str | None = None, **options) -> AsyncIterator[TeniosClient]:
+        async with contextlib.AsyncExitStack() as stack:
+            if room == "own":
+                environment = stack.enter_context(pytest.MonkeyPatch.context())
+                if proxy is not None:
+                    environment.setenv("HTTPS_PROXY", proxy)
+                    environment.setenv("HTTP_PROXY", proxy)
+                options["ssl_context"] = certificates.trusting
+            else:
+                options["http_client"] = await stack.enter_async_context(
+                    httpx.AsyncClient(verify=certificates.trusting, proxy=proxy)
+                )
+            yield await stack.enter_async_context(TeniosClient(KEY, base_url=url, **options))
+
+    return make

@@ -1,0 +1,120 @@
+"""Every code block of README and docs is executed."""
+
+import asyncio
+import inspect
+import re
+import shlex
+import subprocess
+from importlib.metadata import metadata
+from pathlib import Path
+
+import anyio
+import looptime
+import pytest
+import respx
+
+from tenios_async.__main__ import main as command
+from tenios_async.simulator import Script, Service, SimulatorServer, SimulatorTransport
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [
+    pytest.param(language, code, id=f"{page.name}-{number}-{language}")
+    for page in PAGES
+    for number, (language, code) in enumerate(FENCE.findall(page.read_text(encoding="utf-8")))
+]
+
+
+def blocks(*languages):
+    return [block for block in BLOCKS if block.values[0] in languages]
+
+
+def test_every_block_is_of_a_kind_that_is_executed():
+    assert {block.values[0] for block in BLOCKS} <= {"python", "bash", ""}
+    assert len(blocks("python")) >= 4
+
+
+def virtually(coroutine):
+    loop = looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(coroutine)
+
+
+@pytest.mark.parametrize(("language", "code"), blocks("python"))
+def test_python(language, code, monkeypatch, pytester, capsys):
+    if "def test_" in code:
+        pytester.makepyfile(code)
+        pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=code.count("def test_"))
+        return
+    if "SimulatorServer" in code:
+        exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
+        assert "DISCONNECTED" in capsys.readouterr().out
+        return
+    monkeypatch.setenv("TENIOS_ACCESS_KEY", "your-access-key")
+    monkeypatch.setattr(asyncio, "run", virtually)
+    service = Service(clock=anyio.current_time, script=Script.talk())
+    with respx.mock(base_url="https://api.tenios.com") as router:
+        router.route().mock(side_effect=SimulatorTransport(service).handle_async_request)
+        names = {"__name__": "snippet"}
+        exec(compile(code, "snippet", "exec"), names)
+        places = [
+            thing
+            for thing in names.values()
+            if inspect.iscoroutinefunction(thing) and inspect.signature(thing).parameters
+        ]
+
+        async def call():
+            from tenios_async import TeniosClient
+
+            async with TeniosClient() as tenios:
+                for place in places:
+                    assert '"id": 1' in await place(tenios, "+491234567890")
+
+        virtually(call())
+    assert sum(service.inits.values()) == max(1, len(places))
+    if not places:
+        assert "DISCONNECTED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("language", "code"), blocks("bash"))
+def test_shell(language, code, monkeypatch, tmp_path):
+    monkeypatch.setenv("TENIOS_ACCESS_KEY", "any")
+
+    async def simulated(run):
+        async with SimulatorServer(Service(speed=200, script=Script.talk())) as server:
+            await asyncio.to_thread(run, server.base_url)
+
+    for line in code.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[0] == "export":
+            name, _, value = words[1].partition("=")
+            monkeypatch.setenv(name, value)
+        elif words[0] == "make":
+            subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        elif words[:2] == ["pip", "install"]:
+            name, _, extra = words[2].rstrip("]").partition("[")
+            assert name == metadata("tenios_async")["Name"]
+            assert not extra or extra in metadata("tenios_async").get_all("Provides-Extra")
+        elif words[:2] == ["tenios", "simulate"]:
+            assert words[2:] == ["--port", "8080", "--speed", "10", "--seed", "1"], "tests/cli runs it"
+        elif words[0] == "tenios":
+
+            def run(url, words=words):
+                monkeypatch.setenv("TENIOS_BASE_URL", url)
+                monkeypatch.setattr("sys.argv", words)
+                with pytest.raises(SystemExit) as ended:
+                    command()
+                assert ended.value.code == 0
+
+            with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+                runner.run(simulated(run))
+        else:
+            assert words[0] == ".venv/bin/python", line
+            assert (ROOT / words[3]).exists()
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            assert target.startswith("https://") or (page.parent / target).exists(), (page.name, target)

@@ -1,0 +1,325 @@
+"""Rule 1, first row: nothing left, so no phone rings and trying again is safe. On asyncio and trio, in both rooms."""
+
+import contextlib
+import logging
+import socket
+
+import anyio
+import httpx
+import pytest
+
+from tenios_async import AttemptOutcome, CallbackAttempt, TeniosClient
+
+from .conftest import KEY
+from .misbehaving import PLACED, Server, answer, close, finish, hold, on_release, over_tls, reply, reset, silent, tunnel
+from .placing import CONFIG, NUMBER, assert_not_sent, assert_placed, assert_unknown, place
+
+pytestmark = pytest.mark.anyio
+
+SOON = 0.3
+"""Seconds: too few for a second try to connect, which comes after 0.375 at the earliest."""
+
+
+@contextlib.contextmanager
+def full_backlog():
+    """The address of a listener that accepts nobody and whose queue is full: further SYNs are dropped."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield "http://{}:{}".format(*listener.getsockname())
+
+
+async def test_a_name_that_does_not_resolve(client, monkeypatch):
+    def nobody(host, *_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    async with client("https://api.tenios.invalid") as tenios:
+        assert_not_sent(*await place(tenios, timeout=SOON))
+
+
+async def test_a_refused_connection(client):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        async with client(f"http://127.0.0.1:{bound.getsockname()[1]}") as tenios:
+            assert_not_sent(*await place(tenios, timeout=SOON))
+
+
+async def test_a_connect_that_takes_too_long(client):
+    with full_backlog() as url:
+        async with client(url) as tenios:
+            assert_not_sent(*await place(tenios, timeout=SOON))
+
+
+async def test_cancelled_while_it_connects(client):
+    attempt = CallbackAttempt()
+    with full_backlog() as url:
+        async with client(url) as tenios:
+            with anyio.move_on_after(0.1) as scope:
+                await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+    assert scope.cancelled_caught
+    assert attempt.outcome is AttemptOutcome.NOT_SENT
+
+
+@pytest.mark.parametrize("ending", [finish, close, reset])
+async def test_a_tls_handshake_that_is_cut_off(client, ending):
+    def behave(peer):
+        peer.read(5)
+        ending(peer)
+
+    async with Server(behave, scheme="https") as server, client(server.url) as tenios:
+        outcome = await place(tenios, timeout=SOON)
+    assert_not_sent(*outcome, server)
+
+
+async def test_a_server_that_does_not_speak_tls(client):
+    def behave(peer):
+        peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with Server(behave, scheme="https") as server, client(server.url) as tenios:
+        outcome = await place(tenios, timeout=SOON)
+    assert_not_sent(*outcome, server)
+
+
+async def test_a_tls_handshake_that_never_goes_on(client):
+    async with Server(on_release(reset), scheme="https") as server, client(server.url) as tenios:
+        outcome = await place(tenios, timeout=SOON)
+    assert_not_sent(*outcome, server)
+
+
+async def test_cancelled_in_the_tls_handshake(client):
+    attempt = CallbackAttempt()
+    async with Server(on_release(reset), scheme="https") as server, client(server.url) as tenios:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: tenios.init_callback(CONFIG, NUMBER, attempt=attempt))
+                await server.until_peer()
+                scope.cancel()
+    assert scope.cancelled_caught
+    assert attempt.outcome is AttemptOutcome.NOT_SENT
+    assert server.received.count(KEY.encode()) == 0
+
+
+async def test_a_tls_handshake_that_was_given_up_leaves_no_connection_behind(client):
+    """A server that stalls must not cost a file descriptor per call."""
+    async with Server(silent, scheme="https") as server, client(server.url) as tenios:
+        await place(tenios, timeout=SOON)
+        await server.until_client_left()
+
+
+@pytest.mark.parametrize("certificate", ["other_host", "untrusted", "expired"])
+async def test_a_certificate_that_does_not_hold_is_not_tried_again(client, certificates, certificate):
+    """The key goes to nobody, and a certificate does not get better within the deadline."""
+    behave = over_tls(getattr(certificates, certificate), answer(PLACED))
+    async with Server(behave, scheme="https") as server, client(server.url) as tenios:
+        outcome = await place(tenios, timeout=30)
+    assert_not_sent(*outcome, server)
+    assert len(server.peers) == 1
+
+
+async def test_a_certificate_that_holds(client, certificates):
+    async with Server(over_tls(certificates.good, answer(PLACED)), scheme="https") as server:
+        async with client(server.url) as tenios:
+            outcome = await place(tenios)
+    assert_placed(*outcome, server)
+
+
+@pytest.mark.parametrize("code", [301, 401, 403, 407, 429, 500, 502, 503])
+async def test_a_proxy_that_refuses_to_connect(client, code):
+    async with Server(answer(reply(code, b"no"), finish)) as proxy:
+        async with client("https://api.tenios.invalid", proxy=proxy.url) as tenios:
+            outcome = await place(tenios, timeout=SOON)
+    assert_not_sent(*outcome, proxy)
+    assert set(proxy.connects) == {"api.tenios.invalid:443"}
+    assert KEY.encode() not in proxy.received
+
+
+@pytest.mark.parametrize("ending", [finish, close, reset])
+async def test_a_proxy_that_hangs_up_on_the_connect(client, ending):
+    async with Server(answer(b"", ending)) as proxy:
+        async with client("https://api.tenios.invalid", proxy=proxy.url) as tenios:
+            outcome = await place(tenios, timeout=SOON)
+    assert_not_sent(*outcome, proxy)
+    assert proxy.connects
+
+
+async def test_a_proxy_that_never_answers_the_connect(client):
+    async with Server(silent) as proxy, client("https://api.tenios.invalid", proxy=proxy.url) as tenios:
+        outcome = await place(tenios, timeout=SOON)
+    assert_not_sent(*outcome, proxy)
+
+
+async def test_a_proxy_whose_tunnel_leads_to_somebody_else(client, certificates):
+    async with Server(tunnel(over_tls(certificates.untrusted, answer(PLACED)))) as proxy:
+        async with client("https://api.tenios.invalid", proxy=proxy.url) as tenios:
+            outcome = await place(tenios, timeout=SOON)
+    assert_not_sent(*outcome, proxy)
+
+
+async def test_a_proxy_whose_tunnel_holds(client, certificates):
+    """A CONNECT is no init: the headers that count are those of our own POST."""
+    async with Server(tunnel(over_tls(certificates.good, answer(PLACED)))) as proxy:
+        async with client("https://api.tenios.invalid", proxy=proxy.url) as tenios:
+            outcome = await place(tenios)
+    assert_placed(*outcome, proxy)
+    assert len(proxy.connects) == 1
+
+
+async def test_a_proxy_whose_tunnel_breaks_after_the_init(client, certificates):
+    async with Server(tunnel(over_tls(certificates.good, answer(b"", reset)))) as proxy:
+        async with client("https://api.tenios.invalid", proxy=proxy.url) as tenios:
+            outcome = await place(tenios)
+    assert_unknown(*outcome, proxy)
+
+
+async def test_a_plain_proxy_that_takes_the_init_and_fails_proves_nothing(client):
+    """Without TLS there is no CONNECT: the proxy gets the POST itself, and may have passed it on."""
+    async with Server(answer(reply(502, b"<html>"))) as proxy:
+        async with client("http://127.0.0.1:9", proxy=proxy.url) as tenios:
+            outcome = await place(tenios)
+    assert_unknown(*outcome, proxy)
+
+
+async def test_no_connection_is_free_in_time(client):
+    """The one connection is held by a call that waits for its answer."""
+    async with Server(hold(PLACED)) as server, httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as http:
+        for options in ({"max_connections": 1}, {"http_client": http}):
+            before = server.inits.total()
+            async with TeniosClient(KEY, base_url=server.url, **options) as tenios:
+                async with anyio.create_task_group() as group:
+                    server.request_arrived.clear()
+                    group.start_soon(tenios.init_callback, CONFIG, "+4930123456")
+                    await server.until_request()
+                    outcome = await place(tenios, timeout=SOON)
+                    server.release()
+            assert_not_sent(*outcome)
+            assert server.inits[NUMBER] == 0
+            assert server.inits.total() == before + 1
+
+
+class Objection(Exception):
+    """What a caller's before_send raises."""
+
+
+async def test_an_objection_before_sending(client):
+    """It comes out as it is; a connection was in hand, and not a byte has left on it."""
+
+    async def object_():
+        await server.until_peer()
+        raise Objection
+
+    attempt = CallbackAttempt(object_)
+    async with Server(answer(PLACED)) as server, client(server.url) as tenios:
+        with pytest.raises(Objection):
+            await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+    assert attempt.outcome is AttemptOutcome.NOT_SENT
+    assert isinstance(attempt.error, Objection)
+    assert server.received == b""
+    assert len(server.peers) == 1
+
+
+@pytest.mark.parametrize("objection", [OSError("disk full"), TimeoutError(), httpx.ConnectError("not mine")])
+async def test_an_objection_that_looks_like_a_network_error_is_still_an_objection(client, objection):
+    """A ledger that cannot write must not be taken for a fault to try again after."""
+    calls = []
+
+    async def object_():
+        calls.append(1)
+        raise objection
+
+    attempt = CallbackAttempt(object_)
+    async with Server(answer(PLACED)) as server, client(server.url) as tenios:
+        with pytest.raises(type(objection)) as caught:
+            await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+    assert caught.value is objection
+    assert attempt.outcome is AttemptOutcome.NOT_SENT
+    assert len(calls) == 1
+    assert server.received == b""
+
+
+async def test_an_objection_on_a_connection_that_is_reused_leaves_no_byte_either(certificates):
+    async def object_():
+        raise Objection
+
+    attempt = CallbackAttempt(object_)
+    async with Server(answer(PLACED)) as server, httpx.AsyncClient(verify=certificates.trusting) as http:
+        async with TeniosClient(KEY, base_url=server.url, http_client=http) as tenios:
+            await tenios.init_callback(CONFIG, "+4930123456")
+            before = server.received
+            with pytest.raises(Objection):
+                await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+    assert attempt.outcome is AttemptOutcome.NOT_SENT
+    assert server.received == before
+
+
+async def test_cancelled_in_before_send(client):
+    """A connection was in hand; not a byte has left."""
+
+    async def wait():
+        scope.cancel()
+        await anyio.sleep_forever()
+
+    attempt = CallbackAttempt(wait)
+    async with Server(answer(PLACED)) as server, client(server.url) as tenios:
+        with anyio.CancelScope() as scope:
+            await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+    assert scope.cancelled_caught
+    assert attempt.outcome is AttemptOutcome.NOT_SENT
+    assert server.received == b""
+
+
+async def test_the_deadline_passes_in_before_send(client):
+    """before_send is part of the operation, and nothing has left."""
+    async with Server(answer(PLACED)) as server, client(server.url) as tenios:
+        outcome = await place(tenios, before_send=anyio.sleep_forever, timeout=SOON)
+    assert_not_sent(*outcome, server)
+    assert server.received == b""
+
+
+async def test_a_connection_fault_is_tried_again_and_before_send_runs_once(client, caplog):
+    """The port refuses until the first refusal is on record; then it listens."""
+
+    class Listen(logging.Handler):
+        def emit(self, record):
+            if record.getMessage().startswith("connect_tcp.failed"):
+                late.listen(8)
+
+    calls = []
+
+    async def before_send():
+        calls.append(1)
+
+    caplog.set_level(logging.DEBUG, "httpcore.connection")
+    late = Late(answer(PLACED))
+    handler = Listen()
+    logging.getLogger("httpcore.connection").addHandler(handler)
+    try:
+        async with late as server, client(server.url) as tenios:
+            outcome = await place(tenios, before_send=before_send, timeout=30)
+    finally:
+        logging.getLogger("httpcore.connection").removeHandler(handler)
+    assert_placed(*outcome, server)
+    assert calls == [1]
+
+
+class Late(Server):
+    """A server whose port is taken but refuses until `listen`."""
+
+    def __init__(self, *script):
+        super().__init__(*script)
+        self._listener.close()
+        self._listener = socket.socket()
+        self._listener.bind(self.address)
+
+    async def __aenter__(self):
+        return self
+
+    def listen(self, backlog):
+        if not self._acceptor.is_alive():
+            self._listener.listen(backlog)
+            self._acceptor.start()
