@@ -77,7 +77,7 @@ def test_each_has_its_own(tenios_simulator, request):
     "without", [[], ["anyio"], ["looptime_plugin", "asyncio"], ["looptime_plugin", "asyncio", "anyio"]]
 )
 def test_with_and_without_async_plugins(tmp_path, without):
-    """looptime itself does not go without pytest-asyncio."""
+    """Looptime itself does not go without pytest-asyncio."""
     (tmp_path / "test_theirs.py").write_text(TESTS)
     off = [option for name in without for option in ("-p", f"no:{name}")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *off, str(tmp_path)]

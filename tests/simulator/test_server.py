@@ -1,6 +1,7 @@
 """The service on a real socket: plain httpx, raw bytes, and nothing left behind."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import warnings
@@ -185,6 +186,21 @@ async def test_nothing_is_left_behind(service, manner):
         with pytest.raises(ConnectionError):
             await asyncio.open_connection("127.0.0.1", port)
         writer.close()
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_it_closes_while_a_connection_is_arriving(service, turns):
+    """Whatever turn of the loop the connection is in, between the kernel's queue and its task."""
+    before = asyncio.all_tasks()
+    async with SimulatorServer(service) as running, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(running))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_port_in_use_is_an_oserror(service):
