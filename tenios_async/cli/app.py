@@ -3,66 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from pathlib import Path
+import logging
+import math
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
-import attrs
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
-from tenios_async import Callback, CallbackRequest, Polling, TeniosClient, TeniosError, __version__
+from tenios_async import CallbackRequest, Polling, __version__, mask_number
 from tenios_async.cli import calls, demo, doctor, simulate
-from tenios_async.cli.outcome import EXIT_CODES, Exit, Output, exit_for
+from tenios_async.cli.connection import Connection
+from tenios_async.cli.outcome import EXIT_CODES, Exit
+from tenios_async.cli.output import Output
+from tenios_async.cli.running import run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Sequence
+
+    from cyclopts import Token
+
+logging.getLogger("tenios_async").addHandler(logging.NullHandler())  # the command says itself what there is to say
 
 app = App(
     name="tenios",
     help="Place telephone callbacks through the TENIOS Callback API and follow each to its end.\n\n"
     "The access key comes from TENIOS_ACCESS_KEY or a file, never from an option: those show in the list of processes.",
+    help_format="plaintext",
     help_epilogue=EXIT_CODES,
     version=__version__,
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 
-_CONNECTION = Group("Connection", sort_key=9)
 
-
-@Parameter(name="*", group=_CONNECTION)
-@attrs.frozen
-class Connection:
-    """How to reach TENIOS.
-
-    Attributes:
-        base_url: Where the API is; the default is https://api.tenios.com.
-        access_key_file: A file with the access key, instead of TENIOS_ACCESS_KEY.
-        allow_insecure_http: Let the base URL be plain http:// beyond this machine.
-    """
-
-    base_url: Annotated[str | None, Parameter(env_var="TENIOS_BASE_URL")] = None
-    access_key_file: Path | None = None
-    allow_insecure_http: Annotated[bool, Parameter(negative=())] = False
-
-    def client(self, **options: Any) -> TeniosClient:
-        """A client, not opened yet."""
-        key = None if self.access_key_file is None else self.access_key_file.read_text(encoding="utf-8").strip()
-        return TeniosClient(key, base_url=self.base_url, allow_insecure_http=self.allow_insecure_http, **options)
+def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
+    """Cyclopts rounds 1.5 to 2 and reads 0x10; a delay is whole seconds and nothing else."""
+    if not re.fullmatch(r"[0-9]{1,10}", tokens[0].value):
+        raise ValueError(f"{tokens[0].value!r} is not a whole number of 0 or more")
+    return int(tokens[0].value)
 
 
 _ConfigId = Annotated[str | None, Parameter(env_var="TENIOS_CALLBACK_CONFIG_ID")]
 _Json = Annotated[bool, Parameter(name="--json", negative=())]
 _Flag = Annotated[bool, Parameter(negative=())]
+_Whole = Annotated[int, Parameter(converter=_whole_number)]
+_Hyphen = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _DEFAULT = Connection()
 
 
 @app.command
 def init(
     number: str,
+    /,
     *,
     config_id: _ConfigId = None,
-    delay: int = 0,
+    delay: _Whole = 0,
     announcement: str | None = None,
     dtmf_key: str | None = None,
     watch: _Flag = False,
@@ -72,6 +67,8 @@ def init(
 ) -> int:
     """Place a callback: the agent's phone rings first, then the customer's.
 
+    Prints its id and the token that `tenios watch` follows it by.
+
     Args:
         number: The customer's number in E.164 form, for instance +491234567890.
         config_id: The callback configuration id from the customer portal; it names the agent.
@@ -79,19 +76,23 @@ def init(
         announcement: A text that is read aloud to the agent.
         dtmf_key: The key (0-9 * #) the agent presses to start the call.
         watch: Follow the call to its end.
-        timeout: Seconds the request may take; the default is 30.
+        timeout: Seconds it may take in all; the default is 30 for the request and two hours beyond the delay to watch.
         json: One JSON object a line.
     """
-    if config_id is None:
+    if not config_id:
         raise ValueError("a callback configuration id is needed: --config-id, or TENIOS_CALLBACK_CONFIG_ID")
     request = CallbackRequest(config_id, number, delay, announcement, dtmf_key)
     output = Output(as_json=json)
-    return _run(output, lambda: calls.place(connection.client(), request, output, watch=watch, timeout=timeout))
+    observers = [calls.telling_failures(output)]
+    return run_command(
+        output,
+        lambda: calls.place(connection.client(observers=observers), request, output, watch=watch, timeout=timeout),
+    )
 
 
 @app.command
 def status(
-    callback: str, *, timeout: float | None = None, json: _Json = False, connection: Connection = _DEFAULT
+    callback: _Hyphen, /, *, timeout: float | None = None, json: _Json = False, connection: Connection = _DEFAULT
 ) -> int:
     """Ask once for the state of a callback. No phone rings.
 
@@ -101,12 +102,13 @@ def status(
         json: One JSON object a line.
     """
     target, output = calls.read_callback(callback), Output(as_json=json)
-    return _run(output, lambda: calls.ask(connection.client(), target, output, timeout=timeout))
+    return run_command(output, lambda: calls.ask(connection.client(), target, output, timeout=timeout))
 
 
 @app.command
 def watch(
-    callback: str,
+    callback: _Hyphen,
+    /,
     *,
     every: float | None = None,
     timeout: float | None = None,
@@ -123,17 +125,22 @@ def watch(
     """
     target, output = calls.read_callback(callback), Output(as_json=json)
     polling = None if every is None else Polling.fixed(every)
-    return _run(output, lambda: calls.follow(connection.client(), target, output, polling=polling, timeout=timeout))
+    observers = [calls.telling_failures(output)]
+    return run_command(
+        output,
+        lambda: calls.follow(connection.client(observers=observers), target, output, polling=polling, timeout=timeout),
+    )
 
 
 @app.command(name="simulate")
 def simulate_(
     *,
-    port: int = 8080,
+    port: _Whole = 8080,
     host: str = "127.0.0.1",
     speed: float = 1.0,
     seed: int = 0,
     allow_remote: _Flag = False,
+    json: _Json = False,
 ) -> int:
     """Answer as TENIOS does, on this machine, without ringing anybody. Ctrl-C ends it.
 
@@ -143,29 +150,37 @@ def simulate_(
         speed: How many times faster than in life calls go.
         seed: The same seed gives the same calls.
         allow_remote: Let others reach it.
+        json: One JSON object a line.
     """
-    output = Output()
-    return _run(
+    if port > 65535:  # noqa: PLR2004  # RFC 9293 3.1
+        raise ValueError("--port must be from 0 to 65535")
+    if not 0 < speed < math.inf:
+        raise ValueError("--speed must be above 0")
+    output = Output(as_json=json)
+    return run_command(
         output,
         lambda: simulate.serve(output, host=host, port=port, speed=speed, seed=seed, allow_remote=allow_remote),
     )
 
 
 @app.command(name="demo")
-def demo_(*, speed: float = 10.0) -> int:
+def demo_(*, speed: float = 10.0, json: _Json = False) -> int:
     """Place calls against a simulator on this machine and show each to its end. No phone rings.
 
     Args:
-        speed: How many times faster than in life calls go.
+        speed: How many times faster than in life calls go, from 0.1 to 100.
+        json: One JSON object a line.
     """
-    output = Output()
-    return _run(output, lambda: demo.play(output, speed=speed))
+    if not 0.1 <= speed <= 100:  # noqa: PLR2004  # as the help says
+        raise ValueError("--speed must be from 0.1 to 100")
+    output = Output(as_json=json)
+    return run_command(output, lambda: demo.play(output, speed=speed))
 
 
 @app.command(name="doctor")
 def doctor_(
     *,
-    callback: Annotated[str | None, Parameter(name="--id")] = None,
+    callback: Annotated[str | None, Parameter(name="--id", allow_leading_hyphen=True)] = None,
     config_id: _ConfigId = None,
     json: _Json = False,
     connection: Connection = _DEFAULT,
@@ -173,42 +188,15 @@ def doctor_(
     """Show what the command would use, and with --id ask once for that callback's state. No phone rings.
 
     Args:
-        callback: A callback to ask for.
+        callback: A callback to ask for: an id, or whatever else `tenios status` takes.
         config_id: The callback configuration id, to see whether it is set.
         json: One JSON object a line.
     """
-    output = Output(as_json=json)
-    base_url = connection.base_url or os.environ.get("TENIOS_BASE_URL")
-    return _run(
-        output,
-        lambda: doctor.examine(connection.client, output, base_url=base_url, config_id=config_id, callback=callback),
-    )
+    target, output = None if callback is None else calls.read_callback(callback), Output(as_json=json)
+    return run_command(output, lambda: doctor.examine(connection, output, config_id=config_id, callback=target))
 
 
-def _run(output: Output, command: Callable[[], Coroutine[Any, Any, Exit]]) -> Exit:
-    """Runs a command to its exit code; whatever goes wrong is one line."""
-
-    async def guarded() -> Exit:
-        if os.name == "posix":
-            loop, task = asyncio.get_running_loop(), asyncio.current_task()
-            assert task is not None  # noqa: S101  # asyncio.run made it
-            loop.add_signal_handler(signal.SIGTERM, task.cancel)
-        return await command()
-
-    try:
-        return asyncio.run(guarded())
-    except TeniosError as error:
-        code = exit_for(error)
-        output.error(error, code=code)
-        callback: Callback | None = getattr(error, "callback", None)
-        if callback is not None:
-            output.token(callback.to_json())
-        return code
-    except (ValueError, OSError) as error:
-        output.error(error, code=Exit.USAGE)
-        return Exit.USAGE
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return Exit.INTERRUPTED
+_LIKE_A_NUMBER = re.compile(r"\+?[0-9]{7,}")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -216,7 +204,11 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, ValueError, OSError) as error:
-        output = Output(as_json="--json" in arguments)
-        output.error(ValueError(" ".join(str(error).split())), code=Exit.USAGE)
+        known: Exception = error
+        if isinstance(error, CycloptsError):  # which quotes what it was given
+            known = ValueError(_LIKE_A_NUMBER.sub(lambda found: mask_number(found[0]), str(error)))
+        Output(as_json="--json" in arguments).error(known, code=Exit.USAGE)
         return Exit.USAGE
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return Exit.INTERRUPTED
     return int(code) if isinstance(code, int) else Exit.OK

@@ -3,72 +3,125 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from tenios_async import (
     AttemptOutcome,
     Callback,
     CallbackAttempt,
+    CallbackOutcomeUnknown,
     CallbackRequest,
+    Polled,
     Polling,
     TeniosClient,
     mask_number,
 )
-from tenios_async.cli.outcome import MEANINGS, STYLES, Exit, Output, exit_for_status
+from tenios_async.cli.outcome import Exit, exit_for_status, is_lasting_refusal, meaning_of, style_of
+from tenios_async.cli.output import plain
 
 if TYPE_CHECKING:
-    from rich.status import Status
+    from tenios_async import Event, Observer
+    from tenios_async.cli.output import Output
 
-_LARGEST_TOKEN = 4096
+_LARGEST_TOKEN = 64 * 1024
 
 
 def read_callback(text: str) -> Callback:
-    """A callback from an id, a resume token, `@file` or `-`. Raises `ValueError` or `OSError`."""
+    """A callback from an id, a resume token, `@file` or `-`. Raises `ValueError` or `OSError`.
+
+    A file, or standard input, may also be what `--json` wrote: its last line counts.
+    """
     if text == "-":
-        text = sys.stdin.read(_LARGEST_TOKEN)
+        text = _last_line(sys.stdin.read(_LARGEST_TOKEN), "standard input")
     elif text.startswith("@"):
-        text = Path(text[1:]).read_text(encoding="utf-8")
+        with Path(text[1:]).open(encoding="utf-8") as file:
+            text = _last_line(file.read(_LARGEST_TOKEN), text[1:])
     text = text.strip()
     if text.startswith("{"):
-        return Callback.from_json(text)
-    return Callback(int(text) if text.isascii() and text.isdigit() and str(int(text[:64])) == text else text)
+        return Callback.from_json(_token_in(text))
+    is_number = text.isascii() and text.isdigit() and str(int(text[:64])) == text
+    return Callback(int(text) if is_number else text)
+
+
+def _last_line(text: str, name: str) -> str:
+    lines = text.strip().splitlines()
+    if not lines:
+        raise ValueError(f"there is no id and no resume token in {name}")
+    return lines[-1]
+
+
+def _token_in(text: str) -> str:
+    """The token in an event that `--json` wrote, else the text itself."""
+    try:
+        event: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    token = cast("dict[str, Any]", event).get("token") if isinstance(event, dict) else None
+    return token if isinstance(token, str) else text
+
+
+def telling_failures(output: Output) -> Observer:
+    """An observer that says when polls begin to fail; a watch goes on for two minutes of that."""
+    is_failing = False
+
+    def tell(event: Event) -> None:
+        nonlocal is_failing
+        if not isinstance(event, Polled):
+            return
+        error = event.error
+        if error is not None and not is_lasting_refusal(error) and not is_failing:
+            output.emit("poll_failed", id=event.callback.id, error=type(error).__name__, message=str(error))
+            output.note(f"tenios: {error}; trying again")
+        is_failing = error is not None
+
+    return tell
 
 
 async def place(
     client: TeniosClient, request: CallbackRequest, output: Output, *, watch: bool, timeout: float | None
 ) -> Exit:
-    """Places one call, and follows it if asked to."""
-    attempt = CallbackAttempt()
+    """Places one call, and follows it if asked to; `timeout` bounds both together."""
+    attempt, began = CallbackAttempt(), time.monotonic()
     async with client:
         try:
             callback = await client.init_callback(request, timeout=timeout, attempt=attempt)
         except asyncio.CancelledError:
-            _say_after_interrupt(attempt, output)
+            if _say_after_interrupt(attempt, output) is Exit.UNKNOWN:
+                return Exit.UNKNOWN
             raise
-        token = callback.to_json()
-        output.emit("placed", id=callback.id, token=token)
-        number = mask_number(request.callback_number)
-        output.say(f"callback [bold]{callback.id}[/] to {number} is placed")
-        if watch:
-            return await _follow(client, callback, output, polling=None, timeout=None)
-        if not output.as_json:
-            output.console.print(f"watch it with: tenios watch '{token}'", markup=False)
-    return Exit.OK
+        try:
+            output.emit("placed", id=callback.id, token=callback.to_json())
+            number = mask_number(request.callback_number)
+            output.say(f"callback [bold]{plain(callback.key)}[/] to {number} is placed")
+            output.say(f"resume token: {plain(callback.to_json())}")
+        except BrokenPipeError:
+            output.token(callback)
+            raise
+        if not watch:
+            return Exit.OK
+        if timeout is not None:
+            timeout = max(0.001, timeout - (time.monotonic() - began))
+        return await _follow(client, callback, output, polling=None, timeout=timeout)
 
 
-def _say_after_interrupt(attempt: CallbackAttempt, output: Output) -> None:
-    outcome = str(attempt.outcome or AttemptOutcome.NOT_SENT)
-    callback = attempt.callback
-    output.emit("interrupted", outcome=outcome, id=callback and callback.id, token=callback and callback.to_json())
+def _say_after_interrupt(attempt: CallbackAttempt, output: Output) -> Exit:
+    """What the attempt knows; a phone that may ring outweighs the Ctrl-C."""
+    outcome, callback = attempt.outcome or AttemptOutcome.NOT_SENT, attempt.callback
+    if outcome is AttemptOutcome.UNKNOWN:
+        error = attempt.error if isinstance(attempt.error, CallbackOutcomeUnknown) else None
+        output.error(error or CallbackOutcomeUnknown("it was interrupted"), code=Exit.UNKNOWN)
+        return Exit.UNKNOWN
+    output.emit("interrupted", outcome=str(outcome), exit_code=int(Exit.INTERRUPTED))
     if callback is not None:
-        output.say(f"interrupted, but callback {callback.id} is placed")
-        output.token(callback.to_json())
-    elif attempt.outcome is AttemptOutcome.UNKNOWN:
-        output.say("interrupted: the callback may have been placed and a phone may ring; check the TENIOS portal")
+        output.note(f"tenios: interrupted, but callback {callback.key} is placed")
+        output.token(callback)
     else:
-        output.say("interrupted: nothing was placed and no phone rings")
+        output.note("tenios: interrupted; nothing was placed and no phone rings")
+    return Exit.INTERRUPTED
 
 
 async def ask(client: TeniosClient, callback: Callback, output: Output, *, timeout: float | None) -> Exit:
@@ -76,10 +129,7 @@ async def ask(client: TeniosClient, callback: Callback, output: Output, *, timeo
     async with client:
         status = await client.callback_status(callback, timeout=timeout)
     output.emit("status", id=callback.id, status=str(status), is_terminal=status.is_terminal)
-    meaning = MEANINGS.get(status, "a state this version does not know")
-    if not output.as_json:
-        output.console.print(str(status), style=STYLES.get(status, "cyan"), markup=False, end="")
-        output.console.print(f"  {meaning}", style="dim", markup=False)
+    output.say(f"[{style_of(status)}]{plain(status)}[/]  [dim]{meaning_of(status)}[/]")
     return exit_for_status(status)
 
 
@@ -95,25 +145,18 @@ async def _follow(
     client: TeniosClient, callback: Callback, output: Output, *, polling: Polling | None, timeout: float | None
 ) -> Exit:
     watch = client.watch_callback(callback, polling=polling, timeout=timeout)
-    spinner: Status | None = None
-    if output.console.is_terminal and not output.as_json:
-        spinner = output.console.status(f"callback {callback.key}")
-        spinner.start()
     try:
-        async for transition in watch:
-            output.transition(transition)
-            if spinner is not None:
-                spinner.update(f"callback {callback.key}: {MEANINGS.get(transition.status, str(transition.status))}")
-    except asyncio.CancelledError:
-        if spinner is not None:
-            spinner.stop()
-        output.token(watch.callback.to_json())
+        with output.spinner(f"callback {callback.key}") as show:
+            async for transition in watch:
+                output.transition(transition)
+                show(f"callback {callback.key}: {meaning_of(transition.status)}")
+    except (asyncio.CancelledError, BrokenPipeError):
+        output.token(watch.callback)
         raise
-    finally:
-        if spinner is not None:
-            spinner.stop()
     status = watch.callback.status
-    if watch.last is None and status is not None:
-        output.emit("ended", id=callback.id, status=str(status))
-        output.say(f"callback {callback.key} had ended before: {status}")
-    return Exit.OK if status is None else exit_for_status(status)
+    assert status is not None  # noqa: S101  # a watch that ends without an error has seen a terminal state
+    if watch.last is None:
+        output.say(f"callback {plain(callback.key)} had ended before: {plain(status)}")
+    code = exit_for_status(status)
+    output.emit("ended", id=callback.id, status=str(status), exit_code=int(code))
+    return code

@@ -6,77 +6,94 @@ import os
 import platform
 import urllib.request
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rich.table import Table
 
-from tenios_async.cli.calls import ask, read_callback
+from tenios_async.cli.calls import ask
 from tenios_async.cli.outcome import Exit
+from tenios_async.cli.output import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tenios_async import Callback, TeniosClient
+    from tenios_async.cli.connection import Connection
+    from tenios_async.cli.output import Output
 
-    from tenios_async import TeniosClient
-    from tenios_async.cli.outcome import Output
-
-_PACKAGES = ("tenios_async", "httpx", "httpcore", "anyio", "attrs", "certifi")
+_PACKAGES = ("tenios_async", "httpx", "httpcore", "h11", "anyio", "attrs", "certifi", "cyclopts", "rich")
 
 
-async def examine(
-    client: Callable[[], TeniosClient],
-    output: Output,
-    *,
-    base_url: str | None,
-    config_id: str | None,
-    callback: str | None,
-) -> Exit:
+async def examine(connection: Connection, output: Output, *, config_id: str | None, callback: Callback | None) -> Exit:
     """Prints what was resolved; asks once for `callback` where one is given."""
-    facts: dict[str, str] = {}
-    tenios: TeniosClient | None = None
     problem: Exception | None = None
+    key: str | None = None
+    tenios: TeniosClient | None = None
     try:
-        tenios = client()
+        key = connection.access_key()
     except (ValueError, OSError) as error:
         problem = error
-    if tenios is not None:
-        facts["base URL"] = tenios.base_url + ("" if base_url else " (default)")
-        facts["transport"] = tenios.transport
-    facts["access key"] = "set" if tenios is not None else "see below"
-    facts["config id"] = "set" if config_id else "not set (TENIOS_CALLBACK_CONFIG_ID)"
-    facts["proxy"] = "unknown" if tenios is None else _proxy(tenios.base_url)
-    facts["trust store"] = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or "certifi"
-    facts["python"] = f"{platform.python_version()} on {platform.system()}"
-    facts |= {package: _version(package) for package in _PACKAGES}
-    _print(output, facts)
+    try:
+        tenios = connection.client(access_key=key or "not-set")
+    except ValueError as error:
+        problem = problem or error
+    base_url = None if tenios is None else tenios.base_url
+    _print(
+        output,
+        {
+            "base_url": base_url or "not usable",
+            "access_key": "not set" if key is None else "set",
+            "config_id": "set" if config_id else "not set",
+            "transport": "none" if tenios is None else tenios.transport,
+            "proxy": _proxy(base_url),
+            "trust_store": _trust_store(base_url),
+            "python": f"{platform.python_version()} on {platform.system()}",
+            **{package: _version(package) for package in _PACKAGES},
+        },
+    )
     if problem is not None:
         raise problem
-    if tenios is None or callback is None:
-        return Exit.OK
-    await ask(tenios, read_callback(callback), output, timeout=None)
+    if tenios is not None and callback is not None:
+        await ask(tenios, callback, output, timeout=None)
     return Exit.OK
 
 
 def _print(output: Output, facts: dict[str, str]) -> None:
-    output.emit("doctor", **{name.replace(" ", "_").lower(): value for name, value in facts.items()})
+    output.emit("doctor", **facts)
+    if output.as_json:
+        return
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
-        table.add_row(name, value.replace("[", r"\["), style=None if value != "see below" else "red")
-    if not output.as_json:
-        output.console.print(table)
+        label = name if name in _PACKAGES else name.replace("_", " ")
+        table.add_row(label, plain(value), style="red" if value.startswith("not ") else None)
+    output.console.print(table)
 
 
-def _proxy(base_url: str) -> str:
+def _proxy(base_url: str | None) -> str:
     """The proxy the environment names for this URL, without its user information."""
-    parts = urlsplit(base_url)
+    parts = urlsplit(base_url or "https://")
     proxies = urllib.request.getproxies()
     found = proxies.get(parts.scheme) or proxies.get("all")
     if not found:
         return "none"
     if urllib.request.proxy_bypass(parts.hostname or ""):
-        return "none (NO_PROXY)"
-    proxy = urlsplit(found)
-    return f"{proxy.scheme}://{proxy.hostname}" + (f":{proxy.port}" if proxy.port else "")
+        return "none, by NO_PROXY"
+    try:
+        proxy = urlsplit(found if "://" in found else f"http://{found}")
+        port = f":{proxy.port}" if proxy.port else ""
+    except ValueError:
+        return "not a URL"
+    return f"{proxy.scheme}://{proxy.hostname}{port}"
+
+
+def _trust_store(base_url: str | None) -> str:
+    """What certificates are checked against; httpx reads the same two variables."""
+    if base_url is not None and base_url.startswith("http://"):
+        return "none, plain http"
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if path := os.environ.get(variable):
+            return f"{path} ({variable})" if Path(path).exists() else f"not there: {path} ({variable})"
+    return "certifi"
 
 
 def _version(package: str) -> str:

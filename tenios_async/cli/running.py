@@ -1,0 +1,63 @@
+"""From a command to its exit code: signals, errors, a closed pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tenios_async import Callback, TeniosError
+from tenios_async.cli.outcome import Exit, exit_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from tenios_async.cli.output import Output
+
+
+def run_command(output: Output, command: Callable[[], Coroutine[Any, Any, Exit]]) -> Exit:
+    """Runs a command to its exit code; whatever goes wrong is one line on standard error."""
+
+    async def guarded() -> Exit:
+        with _cancelled_by_signals():
+            return await command()
+
+    try:
+        return asyncio.run(guarded())
+    except TeniosError as error:
+        code = exit_for(error)
+        output.error(error, code=code)
+        callback = getattr(error, "callback", None)
+        if isinstance(callback, Callback):
+            output.token(callback)
+        return code
+    except BrokenPipeError:
+        # The interpreter flushes standard output at its end and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.BROKEN_PIPE
+    except (ValueError, OSError, ImportError) as error:  # httpx raises ImportError for a proxy it has no package for
+        output.error(error, code=Exit.USAGE)
+        return Exit.USAGE
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return Exit.INTERRUPTED
+
+
+@contextlib.contextmanager
+def _cancelled_by_signals() -> Generator[None]:
+    """Ctrl-C and SIGTERM cancel the command, each time they come, and never break into the event loop itself."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101  # asyncio.run made it
+    caught: list[signal.Signals] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Windows and threads have no such handlers; there Ctrl-C is a KeyboardInterrupt.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, task.cancel)
+            caught.append(number)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)
