@@ -67,7 +67,7 @@ def room(request) -> str:
 
 @pytest.fixture
 def client(room, certificates) -> Callable[..., contextlib.AbstractAsyncContextManager[TeniosClient]]:
-    """Opens a client in either room: `async with client(url) as tenios`."""
+    """Makes `async with client(url) as tenios` stand in either room."""
 
     @contextlib.asynccontextmanager
     async def make(url: str, *, proxy: str | None = None, **options) -> AsyncIterator[TeniosClient]:
