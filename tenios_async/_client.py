@@ -107,6 +107,7 @@ class TeniosClient:
     ) -> None:
         self._closed = False
         self._exchange: Exchange | None = None
+        self._base_url = ""
         self._key = AccessKey(os.environ.get("TENIOS_ACCESS_KEY", "") if access_key is None else access_key)
         del access_key
         self._key.check()
@@ -303,6 +304,9 @@ class TeniosClient:
 
     def __repr__(self) -> str:
         return f"<TeniosClient {self._base_url}{' closed' if self._closed else ''}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a TeniosClient is not pickled or copied: it holds the access key and connections")
 
     def _open(self) -> Exchange:
         """The room to send by, after the checks that come before anything is sent."""

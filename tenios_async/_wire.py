@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tenios_async._models import Callback, CallbackRequest
+
+_T = TypeVar("_T")
 
 DEFAULT_BASE_URL = "https://api.tenios.com"
 INIT_PATH = "/callback/init"
@@ -144,24 +146,39 @@ def parse_init(reply: Reply, body: Body) -> int | str:
     code = reply.status_code
     try:
         if _is_success(code):
-            return check_id(_json_object(reply).get("id"))
+            return _callback_id(reply)
         error = _api_error(reply, body)
-    except (ProtocolError, ValueError) as cause:
+    except ProtocolError as cause:
         reason = f"HTTP {code} came with an answer that proves nothing ({cause})"
-        raise CallbackOutcomeUnknown(reason, code) from (cause if isinstance(cause, ProtocolError) else None)
+        raise CallbackOutcomeUnknown(reason, code) from cause
     if isinstance(error, ServerError) or error.error_code is None:
         raise CallbackOutcomeUnknown(f"HTTP {code} does not prove that the call was refused", code) from error
     raise error
+
+
+def _callback_id(reply: Reply) -> int | str:
+    callback_id = _or_none(check_id, _json_object(reply).get("id"))
+    if callback_id is None:
+        raise ProtocolError("the answer names no id", reply.status_code)
+    return callback_id
 
 
 def parse_status(reply: Reply, body: Body) -> CallbackStatus:
     """The state the callback is in. Raises an `ApiError` or `ProtocolError`."""
     if not _is_success(reply.status_code):
         raise _api_error(reply, body)
+    status = _or_none(CallbackStatus, _json_object(reply).get("status"))
+    if status is None:
+        raise ProtocolError("the answer names no status: a text of 1 to 64 printable characters", reply.status_code)
+    return status
+
+
+def _or_none(make: Callable[[Any], _T], value: Any) -> _T | None:
+    """What is made of a value, or None where it raises `ValueError`: kept as a context, that would show the answer."""
     try:
-        return CallbackStatus(_json_object(reply).get("status"))  # type: ignore[arg-type]  # it checks
-    except ValueError as cause:
-        raise ProtocolError(f"the answer names no status: {cause}", reply.status_code) from None
+        return make(value)
+    except ValueError:
+        return None
 
 
 def _is_success(code: int) -> bool:
@@ -214,18 +231,20 @@ def _short_text(value: object, body: Body) -> str | None:
 
 
 def _json_object(reply: Reply) -> dict[str, Any]:
-    try:
-        value: Any = json.loads(
-            reply.body.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates
-        )
-    except (ValueError, RecursionError):
-        # The cause is dropped: a JSONDecodeError carries the whole document.
-        raise ProtocolError(
-            f"the answer (HTTP {reply.status_code}, {len(reply.body)} bytes) is not readable JSON", reply.status_code
-        ) from None
+    value = _or_none(_loads, reply.body)
     if not isinstance(value, dict):
-        raise ProtocolError(f"the answer (HTTP {reply.status_code}) is not a JSON object", reply.status_code)
+        raise ProtocolError(
+            f"the answer (HTTP {reply.status_code}, {len(reply.body)} bytes) is not a JSON object", reply.status_code
+        )
     return cast("dict[str, Any]", value)
+
+
+def _loads(body: bytes) -> Any:
+    text = body.decode("utf-8-sig")
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+    except RecursionError:
+        raise ValueError("too deep") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -67,7 +67,7 @@ def room(request) -> str:
 
 @pytest.fixture
 def client(room, certificates) -> Callable[..., contextlib.AbstractAsyncContextManager[TeniosClient]]:
-    """Makes `async with client(url) as tenios` stand in either room."""
+    """A client in either room: use it with a URL and `async with`."""
 
     @contextlib.asynccontextmanager
     async def make(url: str, *, proxy: str | None = None, **options) -> AsyncIterator[TeniosClient]:
