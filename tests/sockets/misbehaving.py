@@ -62,6 +62,8 @@ class Peer:
         self._behaviour = behaviour
         self._thread = threading.Thread(target=self._serve, daemon=True)
         sock.settimeout(HANGS_AFTER)
+
+    def start(self) -> None:
         self._thread.start()
 
     def read_some(self) -> bool:
@@ -254,8 +256,10 @@ class Server:
                 return
             with self._accepted:
                 behaviour = self._script[min(len(self.peers), len(self._script) - 1)]
-                self.peers.append(Peer(self, sock, behaviour))
+                peer = Peer(self, sock, behaviour)
+                self.peers.append(peer)
                 self._accepted.notify_all()
+            peer.start()
 
     def _settle(self) -> None:
         # The queue is in order: whoever connected before this last connection has been accepted before it.
