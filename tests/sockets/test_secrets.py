@@ -95,7 +95,7 @@ async def test_placing(client, everything, name):
     attempt, error = CallbackAttempt(), None
     async with Server(ANSWERS[name]) as server, client(server.url) as tenios:
         try:
-            await tenios.init_callback(CONFIG, NUMBER, agent_announcement="hello", timeout=0.5, attempt=attempt)
+            await tenios.init_callback(CONFIG, NUMBER, agent_announcement="hello", timeout=0.2, attempt=attempt)
         except TeniosError as caught:
             error = caught
         assert_none(shown(tenios))
@@ -112,8 +112,8 @@ async def test_placing(client, everything, name):
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_polling_and_watching(client, everything, name):
     async with Server(ANSWERS[name]) as server, client(server.url) as tenios:
-        watch = tenios.watch_callback(10, timeout=0.5)
-        for ask in (lambda: tenios.callback_status(10, timeout=0.5), lambda: anext(watch)):
+        watch = tenios.watch_callback(10, timeout=0.2)
+        for ask in (lambda: tenios.callback_status(10, timeout=0.2), lambda: anext(watch)):
             error = None
             try:
                 await ask()
