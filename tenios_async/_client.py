@@ -16,7 +16,7 @@ from anyio.lowlevel import current_token
 
 from tenios_async._errors import ClientMisuse, ConnectionFailed, ProtocolError, RequestTimeout, TeniosError
 from tenios_async._events import Ended, Event, Observer, Placed, Polled, Transitioned
-from tenios_async._exchange import Exchange, ExchangeFailed, HttpxExchange, Progress, package_of
+from tenios_async._exchange import Exchange, ExchangeFailed, Progress, package_of
 from tenios_async._models import (
     AttemptOutcome,
     Callback,
@@ -28,6 +28,7 @@ from tenios_async._models import (
 )
 from tenios_async._placing import Placing
 from tenios_async._polling import Polling
+from tenios_async._rooms import Rooms
 from tenios_async._watch import CameBack, Emit, Poll, Seen, Sleep, Stop, WatchMachine
 from tenios_async._wire import (
     DEFAULT_BASE_URL,
@@ -105,8 +106,7 @@ class TeniosClient:
         allow_insecure_http: bool = False,
         observers: Iterable[Observer] = (),
     ) -> None:
-        self._closed = False
-        self._exchange: Exchange | None = None
+        self._closed = True  # until everything is in order
         self._base_url = ""
         self._key = AccessKey(os.environ.get("TENIOS_ACCESS_KEY", "") if access_key is None else access_key)
         del access_key
@@ -126,9 +126,13 @@ class TeniosClient:
             package_of(http_client)
             if ssl_context is not None or max_connections != _MAX_CONNECTIONS:
                 raise ValueError("ssl_context and max_connections belong to http_client where one is given")
-        self._http_client = http_client
-        self._max_connections = max_connections
-        self._ssl_context = ssl_context
+        self._rooms = Rooms(
+            self._base_url,
+            http_client=http_client,
+            ssl_context=ssl_context,
+            max_connections=max_connections,
+            user_agent=f"tenios_async/{_version()}",
+        )
         self._polling = polling
         self._cancel_grace = cancel_grace
         self._observers = tuple(observers)
@@ -136,6 +140,7 @@ class TeniosClient:
         self._pid = 0
         self._placings: set[Placing] = set()
         self._strange: set[str] = set()
+        self._closed = False
 
     @property
     def base_url(self) -> str:
@@ -144,8 +149,12 @@ class TeniosClient:
 
     @property
     def transport(self) -> str:
-        """What requests travel by: `httpx` or `httpx2`."""
-        return "httpx" if self._http_client is None else package_of(self._http_client).__name__
+        """What the next request travels by: `pool`, the library's own, or `httpx` (with `http_client`, its package).
+
+        Not the pool but httpx takes it on trio, through a proxy, without httptools, and where something replaced a
+        method of httpx or httpcore: a mock then sees the request.
+        """
+        return self._rooms.name
 
     @property
     def is_closed(self) -> bool:
@@ -282,11 +291,13 @@ class TeniosClient:
             self._check_home()
         self._closed = True
         with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as group:
-                for placing in self._placings:
-                    group.start_soon(placing.stop)
-            if self._exchange is not None:
-                await self._exchange.aclose()
+            try:
+                if self._placings:
+                    async with anyio.create_task_group() as group:
+                        for placing in self._placings:
+                            group.start_soon(placing.stop)
+            finally:  # a native cancellation passes the shield
+                await self._rooms.aclose()
 
     async def __aenter__(self) -> Self:
         self._open()
@@ -298,7 +309,7 @@ class TeniosClient:
         await self.aclose()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and self._exchange is not None and self._http_client is None:
+        if not self._closed and self._rooms.has_own:
             message = "a TeniosClient was never closed: use `async with` or aclose()"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
@@ -314,18 +325,7 @@ class TeniosClient:
         if self._home is None:
             self._home, self._pid = current_token(), os.getpid()
         self._check_home()
-        if self._exchange is None:
-            self._exchange = (
-                HttpxExchange.own(
-                    self._base_url,
-                    ssl_context=self._ssl_context,
-                    max_connections=self._max_connections,
-                    user_agent=f"tenios_async/{_version()}",
-                )
-                if self._http_client is None
-                else HttpxExchange.over(self._http_client, self._base_url)
-            )
-        return self._exchange
+        return self._rooms.enter()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -53,7 +53,7 @@ class ExchangeFailed(Exception):  # never leaves the first floor
         progress: how far the request got.
         timed_out: whether the deadline ended it.
         is_fault: whether the network failed, so that the next try may succeed; a certificate stays bad.
-        was_reused: whether it went out on a connection that had been idle.
+        was_reused: whether it went out on a connection that had been idle, and nothing is known to have come back.
     """
 
     def __init__(
@@ -176,12 +176,12 @@ class HttpxExchange:
         timed_out = isinstance(failure, (TimeoutError, package.TimeoutException))
         progress = sending.progress_after_failure(is_stock=_is_stock(package, client, self._base_url + path))
         raise ExchangeFailed(
-            _describe(failure, timed_out=timed_out),
+            describe(failure, timed_out=timed_out),
             progress,
             timed_out=timed_out,
             is_fault=isinstance(failure, (package.ConnectError, OSError)) and not _is_certificate(failure),
             was_reused=sending.was_reused,
-        ) from _without_frames(failure)
+        ) from without_frames(failure)
 
     async def _send(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> Reply:
         remaining = deadline - anyio.current_time()
@@ -204,9 +204,8 @@ class HttpxExchange:
         response = await client.send(request, auth=None, follow_redirects=False, stream=True)
         try:
             headers = {name.lower(): value for name, value in response.headers.items()}
-            encoding = headers.get("content-encoding", "identity").strip().lower()
-            if encoding != "identity":
-                raise ExchangeFailed(f"the answer came with Content-Encoding {encoding[:20]!r}", Progress.ANSWERED)
+            if (problem := refused_encoding(headers)) is not None:
+                raise ExchangeFailed(problem, Progress.ANSWERED)
             body = bytearray()
             with anyio.CancelScope() as too_long:
                 async for chunk in response.aiter_bytes():
@@ -360,7 +359,13 @@ def _is_its_own(room: object) -> bool:
     return code is not None and home is not None and code.co_filename.startswith(home.removesuffix("__init__.py"))
 
 
-def _describe(failure: Exception, *, timed_out: bool) -> str:
+def refused_encoding(headers: Mapping[str, str]) -> str | None:
+    """What is wrong with an answer that is compressed though `Accept-Encoding: identity` was asked for, or None."""
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    return None if encoding == "identity" else f"the answer came with Content-Encoding {encoding[:20]!r}"
+
+
+def describe(failure: Exception, *, timed_out: bool) -> str:
     if timed_out:
         return "no answer in time"
     text = str(failure).rstrip(".")
@@ -376,7 +381,7 @@ def _is_certificate(failure: BaseException) -> bool:
     return False
 
 
-def _without_frames(failure: Exception) -> Exception:
+def without_frames(failure: Exception) -> Exception:
     """The failure and all behind it without frames and without what hangs on them: a request, and so the key."""
     todo: list[BaseException] = [failure]
     seen: set[int] = set()

@@ -210,8 +210,9 @@ async def test_a_transport_that_tells_nothing_proves_nothing():
     assert attempt.outcome is AttemptOutcome.UNKNOWN
 
 
-async def test_an_init_takes_no_connection_that_may_have_gone_stale():
-    """In our own room: two calls, two connections, though the server would keep the first alive."""
+async def test_an_init_takes_no_connection_that_may_have_gone_stale(monkeypatch):
+    """In our own rooms: two calls, two connections, though the server would keep the first alive."""
+    monkeypatch.setattr("tenios_async._pool.FRESH", 0.0)
     async with Server(answer(PLACED)) as server, TeniosClient(KEY, base_url=server.url) as tenios:
         await tenios.init_callback(CONFIG, "+4930123456")
         await tenios.init_callback(CONFIG, NUMBER)

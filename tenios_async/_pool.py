@@ -1,0 +1,407 @@
+"""The fast room behind the seam: keep-alive connections to one origin, for asyncio.
+
+An idle connection is handed out in O(1), the last used first, and is told at once when the server closes it. HTTP/1.1
+is parsed by httptools (llhttp); here are only the connection's states and the limits. Progress is exact: a connection
+knows whether it wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+import anyio
+import httptools
+
+from tenios_async._exchange import KEEPALIVE, ExchangeFailed, Progress, describe, refused_encoding, without_frames
+from tenios_async._wire import MAX_BODY, Reply, is_address
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tenios_async._wire import Body
+
+MAX_HEADERS = 32 * 1024
+"""Bytes, those of 1xx answers included."""
+FRESH = 1.0
+"""Seconds since its last use after which a connection is not trusted with a call: servers close idle ones."""
+HAPPY_EYEBALLS = 0.25
+"""Seconds before the next address is tried too (RFC 8305 section 8)."""
+
+
+class PoolExchange:
+    """Connections to the origin of one base URL.
+
+    Args:
+        base_url: in ASCII, without a slash at its end.
+        make_ssl_context: called at the first connection, where the base URL is https.
+        max_connections: open at once; further requests wait in order.
+        user_agent: for the header of that name.
+    """
+
+    def __init__(
+        self, base_url: str, *, make_ssl_context: Callable[[], ssl.SSLContext], max_connections: int, user_agent: str
+    ) -> None:
+        self.name = "pool"
+        parts = urlsplit(base_url)
+        self._is_tls = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._is_address = is_address(self._host)
+        self._port = parts.port or (443 if self._is_tls else 80)
+        self._path = parts.path
+        self._headers = (
+            f"Host: {parts.netloc}\r\nUser-Agent: {user_agent}\r\nAccept: application/json\r\n"
+            "Accept-Encoding: identity\r\nContent-Type: application/json\r\nContent-Length: "
+        )
+        self._heads: dict[str, bytes] = {}
+        self._make_ssl_context = make_ssl_context
+        self._ssl_context: ssl.SSLContext | None = None
+        # A slot is what a connection needs to be open. It is free, or held by a request, or by an idle connection.
+        self._free_slots = max_connections
+        self._idle: dict[_Connection, float] = {}  # a stack, with the moment of the last use
+        self._waiters: OrderedDict[asyncio.Future[_Connection | None], None] = OrderedDict()
+        self._open: set[_Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._all_lost: asyncio.Future[None] | None = None
+
+    async def post(
+        self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
+    ) -> Reply:
+        connection = self._take_idle(fresh=body.dials)
+        if connection is None or before_send is not None:
+            connection = await self._prepare(connection, deadline, before_send, fresh=body.dials)
+        try:
+            return await connection.ask(self._head(path), body, deadline)
+        finally:
+            self._release(connection)
+
+    async def aclose(self) -> None:
+        """Drops every connection; requests under way fail. Returns when the last is gone."""
+        self._is_closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._idle.clear()
+        for connection in self._open:
+            connection.drop()
+        while self._waiters:
+            self._hand_on(None)
+        if self._open:
+            self._all_lost = asyncio.get_running_loop().create_future()
+            await self._all_lost
+
+    def _head(self, path: str) -> bytes:
+        """Everything up to the value of Content-Length, which comes last."""
+        head = self._heads.get(path)
+        if head is None:
+            head = self._heads[path] = f"POST {self._path}{path} HTTP/1.1\r\n{self._headers}".encode("ascii")
+        return head
+
+    async def _prepare(
+        self,
+        connection: _Connection | None,
+        deadline: float,
+        before_send: Callable[[], Awaitable[None]] | None,
+        *,
+        fresh: bool,
+    ) -> _Connection:
+        """A connection that is up when `before_send` has returned; what that raises comes out as it is."""
+        try:
+            with anyio.CancelScope(deadline=deadline):
+                connection = connection or await self._acquire(fresh=fresh)
+                if before_send is not None:
+                    await before_send()
+                    if not connection.is_up:
+                        self._release(connection)
+                        connection = None
+                        connection = await self._acquire(fresh=fresh)
+                return connection
+        except BaseException:
+            if connection is not None:
+                self._release(connection)
+            raise
+        if connection is not None:
+            self._release(connection)
+        raise ExchangeFailed(describe(TimeoutError(), timed_out=True), Progress.NOT_SENT, timed_out=True)
+
+    async def _acquire(self, *, fresh: bool) -> _Connection:
+        connection = self._take_idle(fresh=fresh)
+        if connection is not None:
+            return connection
+        if self._free_slots:
+            self._free_slots -= 1
+        elif self._idle:  # all too long idle: the oldest gives its slot
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            oldest.drop()
+        else:
+            connection = await self._wait()
+            if connection is not None and connection.is_up:
+                return connection
+        try:
+            return await self._connect()
+        except BaseException:
+            self._hand_on(None)
+            raise
+
+    async def _wait(self) -> _Connection | None:
+        """A connection just used, or None for a slot."""
+        waiter: asyncio.Future[_Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = None
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self._waiters.pop(waiter, None)
+            if not waiter.cancelled():  # it was given something in the same turn of the loop
+                connection = waiter.result()
+                self._hand_on(None) if connection is None else self._release(connection)
+            raise
+
+    async def _connect(self) -> _Connection:
+        connection = _Connection(self)
+        loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {}
+        if isinstance(loop, asyncio.BaseEventLoop) and not self._is_address:  # uvloop knows no such option
+            options["happy_eyeballs_delay"] = HAPPY_EYEBALLS
+        if self._is_closed:
+            raise ExchangeFailed("the client is closed", Progress.NOT_SENT)
+        try:
+            if self._is_tls:
+                self._ssl_context = self._ssl_context or self._make_ssl_context()
+                options |= {"ssl": self._ssl_context, "server_hostname": self._host}
+            await loop.create_connection(lambda: connection, self._host, self._port, **options)
+            connection.check_protocol()
+        except OSError as failure:
+            connection.drop()
+            is_fault = not isinstance(failure, ssl.SSLError)
+            reason = describe(failure, timed_out=False)
+            raise ExchangeFailed(reason, Progress.NOT_SENT, is_fault=is_fault) from without_frames(failure)
+        except BaseException:
+            connection.drop()
+            raise
+        return connection
+
+    def _take_idle(self, *, fresh: bool) -> _Connection | None:
+        if not self._idle:
+            return None
+        connection, used = self._idle.popitem()
+        if fresh and asyncio.get_running_loop().time() - used > FRESH:
+            self._idle[connection] = used
+            return None
+        return connection
+
+    def _release(self, connection: _Connection) -> None:
+        if connection.is_reusable and not self._is_closed:
+            self._hand_on(connection)
+        else:
+            connection.drop()
+            self._hand_on(None)
+
+    def _hand_on(self, connection: _Connection | None) -> None:
+        """Gives a slot, with the connection that has it if there is one, to whoever waits first."""
+        while self._waiters:
+            waiter, _ = self._waiters.popitem(last=False)
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        if connection is None:
+            self._free_slots += 1
+            return
+        loop = asyncio.get_running_loop()
+        self._idle[connection] = loop.time()
+        if self._sweep is None:
+            self._sweep = loop.call_later(KEEPALIVE, self._drop_expired)
+
+    def _drop_expired(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweep = None
+        while self._idle:
+            oldest, used = next(iter(self._idle.items()))
+            if used + KEEPALIVE > loop.time():
+                self._sweep = loop.call_at(used + KEEPALIVE, self._drop_expired)
+                return
+            del self._idle[oldest]
+            oldest.drop()
+            self._free_slots += 1
+
+    def made(self, connection: _Connection) -> None:
+        """Is told by a connection that it is up."""
+        self._open.add(connection)
+
+    def is_ending(self, connection: _Connection) -> None:
+        """Is told by a connection that it cannot be used any more."""
+        if self._idle.pop(connection, None) is not None:
+            self._free_slots += 1
+
+    def lost(self, connection: _Connection) -> None:
+        """Is told by a connection that its socket is closed."""
+        self._open.discard(connection)
+        if not self._open and self._all_lost is not None:
+            self._all_lost.set_result(None)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: one request at a time, and what httptools makes of the answer."""
+
+    def __init__(self, pool: PoolExchange) -> None:
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: asyncio.Future[Reply] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._requests = 0
+        self._is_clean = True  # nothing of an answer is missing, and nothing came after it
+        self._begin()
+
+    def _begin(self) -> None:
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+        self._header_bytes = 0
+        self._in_headers = True
+        self._came = self._is_whole = False
+        self._problem: str | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def is_reusable(self) -> bool:
+        return self._is_clean and self.is_up and not cast("asyncio.Transport", self._transport).get_write_buffer_size()
+
+    def check_protocol(self) -> None:
+        """Raises `SSLError` where the TLS handshake chose a protocol that is not spoken here."""
+        tls: Any = cast("asyncio.Transport", self._transport).get_extra_info("ssl_object")
+        chosen = tls and tls.selected_alpn_protocol()
+        if chosen not in (None, "http/1.1"):
+            raise ssl.SSLError(f"the server chose {chosen}; HTTP/2 needs an http_client of your own")
+
+    def ask(self, head: bytes, body: Body, deadline: float) -> asyncio.Future[Reply]:
+        """Writes one request. Not a coroutine, so that no frame with the bytes is in an error's traceback."""
+        transport = cast("asyncio.Transport", self._transport)
+        content = body.encode()
+        self._requests += 1
+        self._is_clean = False
+        self._begin()
+        self._answer = self._loop.create_future()
+        if deadline != math.inf:
+            self._timer = self._loop.call_at(deadline, self._time_out)
+        transport.write(b"%b%d\r\n\r\n%b" % (head, len(content), content))
+        return self._answer
+
+    def drop(self) -> None:
+        """Closes at once; what is still in flight is lost."""
+        self._fail("the connection was given up", Progress.MAYBE_SENT)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._pool.made(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._answer.done():  # nobody asked for this, or not for so much
+            self._end()
+            return
+        self._came = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._is_clean = False
+            if not self._is_whole:
+                self._problem = self._problem or f"what answered does not speak HTTP/1.1: {error}"
+        if self._in_headers:
+            self._count_header_bytes(len(data))
+        if self._problem is not None:
+            self._fail(self._problem, Progress.ANSWERED)
+            self._end()
+        elif self._is_whole:
+            self._finish()
+
+    def eof_received(self) -> None:
+        self._conclude("the connection was closed before a whole answer came")
+        self._pool.is_ending(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None:
+            self._conclude("the connection was closed before a whole answer came")
+        else:
+            self._fail(describe(exc, timed_out=False), Progress.MAYBE_SENT)
+        self._pool.is_ending(self)
+        self._pool.lost(self)
+
+    def on_message_begin(self) -> None:
+        if self._is_whole:
+            self._is_clean = False  # an answer to nothing
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_headers:  # a trailer, which RFC 9110 6.5.1 lets us ignore
+            return
+        self._count_header_bytes(len(name) + len(value))
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = self._parser.get_status_code() < 200  # noqa: PLR2004  # RFC 9110 15.2: an answer follows
+
+    def on_body(self, data: bytes) -> None:
+        if len(self._body) + len(data) > MAX_BODY:
+            self._problem = f"the answer is longer than {MAX_BODY} bytes"
+        else:
+            self._body += data
+
+    def on_message_complete(self) -> None:
+        if self._in_headers:
+            self._headers.clear()
+        else:
+            self._is_whole = True
+            self._is_clean = self._parser.should_keep_alive()
+
+    def _count_header_bytes(self, count: int) -> None:
+        self._header_bytes += count
+        if self._header_bytes > MAX_HEADERS:
+            self._problem = f"the answer's headers are longer than {MAX_HEADERS} bytes"
+
+    def _conclude(self, otherwise: str) -> None:
+        """At the end of the stream: RFC 9112 6.3 lets it end an answer that gives no length."""
+        if self._came and not self._in_headers and not {"content-length", "transfer-encoding"} & self._headers.keys():
+            self._finish()
+        else:
+            self._fail(otherwise, Progress.MAYBE_SENT)
+
+    def _finish(self) -> None:
+        if self._answer is None or self._answer.done():
+            return
+        if (problem := refused_encoding(self._headers)) is not None:
+            self._is_clean = False
+            self._fail(problem, Progress.ANSWERED)
+            return
+        self._settle()
+        self._answer.set_result(Reply(self._parser.get_status_code(), self._headers, bytes(self._body)))
+
+    def _time_out(self) -> None:
+        self._fail(describe(TimeoutError(), timed_out=True), Progress.MAYBE_SENT, timed_out=True)
+        self._end()
+
+    def _fail(self, reason: str, progress: Progress, *, timed_out: bool = False) -> None:
+        if self._answer is None or self._answer.done():
+            return
+        self._settle()
+        was_reused = self._requests > 1 and not self._came
+        failure = ExchangeFailed(reason, progress, timed_out=timed_out, is_fault=True, was_reused=was_reused)
+        self._answer.set_exception(failure)
+        self._answer.exception()  # counts as retrieved, should whoever asked be cancelled in this turn of the loop
+
+    def _settle(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _end(self) -> None:
+        self._pool.is_ending(self)
+        self.drop()

@@ -1,0 +1,188 @@
+"""Which room a request takes: the pool on asyncio, else the room over httpx.
+
+Everything that lives by patching httpx or httpcore (respx, pytest-httpx, OpenTelemetry, vcrpy) finds the request there:
+whether a method of theirs was replaced is asked at each request, so a mock may start late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import sys
+import types
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tenios_async._exchange import HttpxExchange
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+    from tenios_async._exchange import Exchange
+    from tenios_async._pool import PoolExchange
+
+_log = logging.getLogger("tenios_async")
+
+
+class Rooms:
+    """The rooms of one client; each is built when it is first entered.
+
+    Args:
+        base_url: without a slash at its end.
+        http_client: the caller's, which then sends everything.
+        ssl_context: None is what httpx trusts.
+        max_connections: for a room of our own.
+        user_agent: for a room of our own.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        http_client: httpx.AsyncClient | None,
+        ssl_context: ssl.SSLContext | None,
+        max_connections: int,
+        user_agent: str,
+    ) -> None:
+        self._base_url = base_url
+        self._callers = None if http_client is None else HttpxExchange.over(http_client, base_url)
+        self._ssl_context = ssl_context
+        self._max_connections = max_connections
+        self._user_agent = user_agent
+        self._why_httpx: str | None = None
+        self._is_settled = False
+        self._pool: PoolExchange | None = None
+        self._httpx: HttpxExchange | None = None
+        self._last: Exchange | None = None
+
+    @property
+    def has_own(self) -> bool:
+        """Whether something of our own was opened, which somebody has to close."""
+        return self._pool is not None or self._httpx is not None
+
+    @property
+    def name(self) -> str:
+        """The room the next request takes."""
+        if self._callers is not None:
+            return self._callers.name
+        return "pool" if self._reason() is None else "httpx"
+
+    def enter(self) -> Exchange:
+        """The room for a request that is about to be sent."""
+        if self._callers is not None:
+            return self._callers
+        reason = self._reason()
+        room: Exchange = self._enter_pool() if reason is None else self._enter_httpx()
+        if room is not self._last:
+            self._last = room
+            _log.debug("requests travel by %s: %s", room.name, reason or "asyncio, no proxy, nothing patched")
+        return room
+
+    async def aclose(self) -> None:
+        """Closes what was opened."""
+        for room in (self._pool, self._httpx):
+            if room is not None:
+                await room.aclose()
+
+    def _reason(self) -> str | None:
+        """Why not the pool, or None."""
+        if not self._is_settled:
+            self._why_httpx = _why_httpx(self._base_url)
+            self._is_settled = True
+        return self._why_httpx or what_is_patched()
+
+    def _enter_pool(self) -> PoolExchange:
+        if self._pool is None:
+            from tenios_async._pool import PoolExchange  # noqa: PLC0415  # httptools need not be there
+
+            self._pool = PoolExchange(
+                self._base_url,
+                make_ssl_context=self._make_ssl_context,
+                max_connections=self._max_connections,
+                user_agent=self._user_agent,
+            )
+        return self._pool
+
+    def _enter_httpx(self) -> HttpxExchange:
+        if self._httpx is None:
+            self._httpx = HttpxExchange.own(
+                self._base_url,
+                ssl_context=self._make_ssl_context(),
+                max_connections=self._max_connections,
+                user_agent=self._user_agent,
+            )
+        return self._httpx
+
+    def _make_ssl_context(self) -> ssl.SSLContext:
+        if self._ssl_context is None:
+            import httpx  # noqa: PLC0415  # 30 ms, paid where something of it is needed
+
+            self._ssl_context = httpx.create_ssl_context()
+        return self._ssl_context
+
+
+def _why_httpx(base_url: str) -> str | None:
+    """What does not change while a client lives."""
+    if not _is_asyncio():
+        return "the event loop is not asyncio's"
+    if importlib.util.find_spec("httptools") is None:
+        return "httptools is not installed"
+    if not base_url.isascii():
+        return "the base URL is not ASCII"
+    parts = urlsplit(base_url)
+    proxies = urllib.request.getproxies()  # what httpx asks too
+    if proxies.keys() & {parts.scheme, "all"} and not urllib.request.proxy_bypass(parts.netloc):
+        return "a proxy applies"
+    return None
+
+
+def _is_asyncio() -> bool:
+    """Whether the running loop is asyncio's; where none is running, the next one probably is."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        return trio is None or not trio.lowlevel.in_trio_run()
+    return True
+
+
+_PATCHABLE = (
+    ("httpx", "AsyncClient", ("send", "_send_single_request")),
+    ("httpx", "AsyncHTTPTransport", ("handle_async_request",)),
+    ("httpcore", "AsyncConnectionPool", ("handle_async_request",)),
+)
+_own_functions: set[object] = set()
+
+
+def what_is_patched() -> str | None:
+    """Which method of httpx or httpcore is not its package's own function any more, or None.
+
+    Where httpx was never imported nothing of it can have been replaced.
+    """
+    for package, cls, methods in _PATCHABLE:
+        module = sys.modules.get(package)
+        if module is None:
+            continue
+        namespace = vars(getattr(module, cls, object))
+        for name in methods:
+            method = namespace.get(name)
+            if method not in _own_functions and not _is_own(method, module, is_private=name[0] == "_"):
+                return f"{package}.{cls}.{name} was replaced"
+    return None
+
+
+def _is_own(method: object, module: types.ModuleType, *, is_private: bool) -> bool:
+    if method is None:
+        return is_private  # gone with a new version
+    if (
+        type(method) is not types.FunctionType
+        or Path(module.__path__[0]) not in Path(method.__code__.co_filename).parents
+    ):
+        return False
+    _own_functions.add(method)
+    return True
