@@ -152,11 +152,11 @@ def _is_asyncio() -> bool:
 
 
 _PATCHABLE = (
-    ("httpx", "AsyncClient", ("send", "_send_single_request")),
+    ("httpx", "AsyncClient", ("send", "_send_single_request", "_transport_for_url")),
     ("httpx", "AsyncHTTPTransport", ("handle_async_request",)),
     ("httpcore", "AsyncConnectionPool", ("handle_async_request",)),
 )
-_own_functions: set[object] = set()
+_own_functions: dict[int, object] = {}  # by identity: a wrapper can claim to be equal to what it wraps
 
 
 def what_is_patched() -> str | None:
@@ -171,7 +171,7 @@ def what_is_patched() -> str | None:
         namespace = vars(getattr(module, cls, object))
         for name in methods:
             method = namespace.get(name)
-            if method not in _own_functions and not _is_own(method, module, is_private=name[0] == "_"):
+            if id(method) not in _own_functions and not _is_own(method, module, is_private=name[0] == "_"):
                 return f"{package}.{cls}.{name} was replaced"
     return None
 
@@ -184,5 +184,5 @@ def _is_own(method: object, module: types.ModuleType, *, is_private: bool) -> bo
         or Path(module.__path__[0]) not in Path(method.__code__.co_filename).parents
     ):
         return False
-    _own_functions.add(method)
+    _own_functions[id(method)] = method
     return True

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tenios_async.cli.connection import Connection
     from tenios_async.cli.output import Output
 
-_PACKAGES = ("tenios_async", "httpx", "httpcore", "h11", "anyio", "attrs", "certifi", "cyclopts", "rich")
+_PACKAGES = ("tenios_async", "httptools", "httpx", "httpcore", "h11", "anyio", "attrs", "certifi", "cyclopts", "rich")
 
 
 async def examine(connection: Connection, output: Output, *, config_id: str | None, callback: Callback | None) -> Exit:

@@ -9,7 +9,7 @@ def test_doctor_tells_what_is_set_and_never_what_to(configured, environment, ten
     environment.delenv("SSL_CERT_FILE", raising=False)
     (facts,) = tenios("doctor", "--json").events
     assert (facts["base_url"], facts["access_key"], facts["config_id"]) == (configured, "set", "set")
-    assert (facts["transport"], facts["proxy"], facts["trust_store"]) == ("httpx", "none", "none, plain http")
+    assert (facts["transport"], facts["proxy"], facts["trust_store"]) == ("pool", "none", "none, plain http")
     assert facts["tenios_async"][0].isdigit()
 
 
