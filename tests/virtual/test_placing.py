@@ -187,7 +187,7 @@ def test_a_forked_child_is_refused(vendor):
                 except ClientMisuse as error:
                     os._exit(7 if "fork" in str(error) else 8)
                 os._exit(9)
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])  # noqa: ASYNC222  # the child ends at once
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])  # the child ends at once
 
     assert run(main()) == 7
 
