@@ -60,6 +60,7 @@ class Placing:
         self._deadline = deadline
         self._grace = grace
         self._chance = chance
+        self._asked = False
         self._departed = False
         self._stopping = False
         self._scope = anyio.CancelScope(shield=True)
@@ -125,6 +126,7 @@ class Placing:
                     INIT_PATH, self._body, deadline=self._deadline, before_send=self._before_send
                 )
             except ExchangeFailed as failure:
+                self._departed = failure.progress is not Progress.NOT_SENT
                 error = self._verdict(failure)
                 wait = RECONNECT_AFTER * 2**pause * (0.75 + self._chance() / 2)
                 is_last = pause == RECONNECTS or anyio.current_time() + wait >= self._deadline
@@ -149,8 +151,9 @@ class Placing:
         return CallbackOutcomeUnknown(str(failure))
 
     async def _before_send(self) -> None:
-        if self._attempt.before_send is not None:
+        if self._attempt.before_send is not None and not self._asked:
             await self._attempt.before_send()
+            self._asked = True
         if self._stopping:
             raise ClientMisuse("the client was closed before the call was sent; nothing was sent")
         self._departed = True

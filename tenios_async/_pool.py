@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from tenios_async._wire import Body
 
 MAX_HEADERS = 32 * 1024
-"""Bytes, those of 1xx answers included."""
+"""Bytes of names and values, those of 1xx answers included."""
+MAX_UNPARSED = 2 * MAX_HEADERS
+"""Bytes, white space and all, that may come before the headers end; the parser tells of a header when it is whole."""
 FRESH = 1.0
 """Seconds since its last use after which a connection is not trusted with a call: servers close idle ones."""
 HAPPY_EYEBALLS = 0.25
@@ -62,7 +64,7 @@ class PoolExchange:
         self._ssl_context: ssl.SSLContext | None = None
         # A slot is what a connection needs to be open. It is free, or held by a request, or by an idle connection.
         self._free_slots = max_connections
-        self._idle: dict[_Connection, float] = {}  # a stack, with the moment of the last use
+        self._idle: dict[_Connection, None] = {}  # a stack
         self._waiters: OrderedDict[asyncio.Future[_Connection | None], None] = OrderedDict()
         self._open: set[_Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -115,10 +117,7 @@ class PoolExchange:
                 connection = connection or await self._acquire(fresh=fresh)
                 if before_send is not None:
                     await before_send()
-                    if not connection.is_up:
-                        self._release(connection)
-                        connection = None
-                        connection = await self._acquire(fresh=fresh)
+                    connection.check_usable(fresh=fresh)
                 return connection
         except BaseException:
             if connection is not None:
@@ -167,14 +166,14 @@ class PoolExchange:
         options: dict[str, Any] = {}
         if isinstance(loop, asyncio.BaseEventLoop) and not self._is_address:  # uvloop knows no such option
             options["happy_eyeballs_delay"] = HAPPY_EYEBALLS
-        if self._is_closed:
-            raise ExchangeFailed("the client is closed", Progress.NOT_SENT)
+        self._check_open()
         try:
             if self._is_tls:
                 self._ssl_context = self._ssl_context or self._make_ssl_context()
                 options |= {"ssl": self._ssl_context, "server_hostname": self._host}
             await loop.create_connection(lambda: connection, self._host, self._port, **options)
             connection.check_protocol()
+            self._check_open()
         except OSError as failure:
             connection.drop()
             is_fault = not isinstance(failure, ssl.SSLError)
@@ -185,12 +184,16 @@ class PoolExchange:
             raise
         return connection
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ExchangeFailed("the client was closed", Progress.NOT_SENT)
+
     def _take_idle(self, *, fresh: bool) -> _Connection | None:
         if not self._idle:
             return None
-        connection, used = self._idle.popitem()
-        if fresh and asyncio.get_running_loop().time() - used > FRESH:
-            self._idle[connection] = used
+        connection, _ = self._idle.popitem()
+        if fresh and not connection.is_fresh:
+            self._idle[connection] = None
             return None
         return connection
 
@@ -211,18 +214,17 @@ class PoolExchange:
         if connection is None:
             self._free_slots += 1
             return
-        loop = asyncio.get_running_loop()
-        self._idle[connection] = loop.time()
+        self._idle[connection] = None
         if self._sweep is None:
-            self._sweep = loop.call_later(KEEPALIVE, self._drop_expired)
+            self._sweep = asyncio.get_running_loop().call_later(KEEPALIVE, self._drop_expired)
 
     def _drop_expired(self) -> None:
         loop = asyncio.get_running_loop()
         self._sweep = None
         while self._idle:
-            oldest, used = next(iter(self._idle.items()))
-            if used + KEEPALIVE > loop.time():
-                self._sweep = loop.call_at(used + KEEPALIVE, self._drop_expired)
+            oldest = next(iter(self._idle))
+            if (expires := oldest.last_used + KEEPALIVE) > loop.time():
+                self._sweep = loop.call_at(expires, self._drop_expired)
                 return
             del self._idle[oldest]
             oldest.drop()
@@ -255,13 +257,16 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Reply] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._requests = 0
+        self.last_used = 0.0
+        """When it was made or its last answer ended, on the loop's clock."""
         self._is_clean = True  # nothing of an answer is missing, and nothing came after it
         self._begin()
 
     def _begin(self) -> None:
         self._headers: dict[str, str] = {}
         self._body = bytearray()
-        self._header_bytes = 0
+        self._header_bytes = self._unparsed = 0
+        self._status_code = 0
         self._in_headers = True
         self._came = self._is_whole = False
         self._problem: str | None = None
@@ -271,8 +276,19 @@ class _Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether it was made or in use so lately that the server cannot be about to close it for being idle."""
+        return self._loop.time() - self.last_used <= FRESH
+
+    @property
     def is_reusable(self) -> bool:
         return self._is_clean and self.is_up and not cast("asyncio.Transport", self._transport).get_write_buffer_size()
+
+    def check_usable(self, *, fresh: bool) -> None:
+        """Raises `ExchangeFailed` where it was closed, or is not fresh any more."""
+        if not self.is_up or (fresh and not self.is_fresh):
+            reason = "the connection was closed, or too old, when the request was about to be sent"
+            raise ExchangeFailed(reason, Progress.NOT_SENT, is_fault=True)
 
     def check_protocol(self) -> None:
         """Raises `SSLError` where the TLS handshake chose a protocol that is not spoken here."""
@@ -297,11 +313,13 @@ class _Connection(asyncio.Protocol):
     def drop(self) -> None:
         """Closes at once; what is still in flight is lost."""
         self._fail("the connection was given up", Progress.MAYBE_SENT)
+        self._settle()
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self.last_used = self._loop.time()
         self._pool.made(self)
 
     def data_received(self, data: bytes) -> None:
@@ -311,12 +329,13 @@ class _Connection(asyncio.Protocol):
         self._came = True
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._is_clean = False
             if not self._is_whole:
-                self._problem = self._problem or f"what answered does not speak HTTP/1.1: {error}"
+                self._problem = self._problem or f"what answered does not speak HTTP/1.1 as asked: {error}"
         if self._in_headers:
-            self._count_header_bytes(len(data))
+            self._unparsed += len(data)
+            self._check_headers(self._unparsed, MAX_UNPARSED)
         if self._problem is not None:
             self._fail(self._problem, Progress.ANSWERED)
             self._end()
@@ -340,16 +359,21 @@ class _Connection(asyncio.Protocol):
             self._is_clean = False  # an answer to nothing
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_headers:  # a trailer, which RFC 9110 6.5.1 lets us ignore
+        if not self._in_headers:  # a trailer, which RFC 9110 6.5.1 lets us ignore, or surplus
             return
-        self._count_header_bytes(len(name) + len(value))
+        self._header_bytes += len(name) + len(value)
+        self._check_headers(self._header_bytes, MAX_HEADERS)
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
     def on_headers_complete(self) -> None:
-        self._in_headers = self._parser.get_status_code() < 200  # noqa: PLR2004  # RFC 9110 15.2: an answer follows
+        if not self._is_whole:
+            self._status_code = self._parser.get_status_code()
+            self._in_headers = self._status_code < 200  # noqa: PLR2004  # RFC 9110 15.2: an answer follows
 
     def on_body(self, data: bytes) -> None:
+        if self._is_whole:
+            return
         if len(self._body) + len(data) > MAX_BODY:
             self._problem = f"the answer is longer than {MAX_BODY} bytes"
         else:
@@ -359,12 +383,11 @@ class _Connection(asyncio.Protocol):
         if self._in_headers:
             self._headers.clear()
         else:
+            self._is_clean = self._parser.should_keep_alive() and not self._is_whole
             self._is_whole = True
-            self._is_clean = self._parser.should_keep_alive()
 
-    def _count_header_bytes(self, count: int) -> None:
-        self._header_bytes += count
-        if self._header_bytes > MAX_HEADERS:
+    def _check_headers(self, count: int, limit: int) -> None:
+        if count > limit:
             self._problem = f"the answer's headers are longer than {MAX_HEADERS} bytes"
 
     def _conclude(self, otherwise: str) -> None:
@@ -382,7 +405,8 @@ class _Connection(asyncio.Protocol):
             self._fail(problem, Progress.ANSWERED)
             return
         self._settle()
-        self._answer.set_result(Reply(self._parser.get_status_code(), self._headers, bytes(self._body)))
+        self.last_used = self._loop.time()
+        self._answer.set_result(Reply(self._status_code, self._headers, bytes(self._body)))
 
     def _time_out(self) -> None:
         self._fail(describe(TimeoutError(), timed_out=True), Progress.MAYBE_SENT, timed_out=True)
