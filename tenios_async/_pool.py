@@ -363,7 +363,7 @@ class _Connection(asyncio.Protocol):
             return
         self._header_bytes += len(name) + len(value)
         self._check_headers(self._header_bytes, MAX_HEADERS)
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")  # llhttp leaves it at the end
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
     def on_headers_complete(self) -> None:
