@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage pictures clean
+.PHONY: help demo test check format coverage pictures bench clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,13 @@ coverage: $(READY) ## the suite with branch coverage
 
 pictures: $(READY) ## render docs/watch.svg from the real program
 	@$(BIN)/python docs/render_watch.py docs/watch.svg
+
+$(BENCH): $(READY)
+	@$(BIN)/pip --disable-pip-version-check install -q --group bench
+	@touch $@
+
+bench: $(BENCH) ## what a status poll costs beside other clients, some minutes; ARGS=--quick for a smoke run
+	@$(BIN)/python benchmarks/polling.py $(ARGS)
 
 clean: ## remove what make made
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

@@ -46,34 +46,32 @@ def by_h11(stream, *, closes):
     if stream:  # h11 takes b"" for the end
         connection.receive_data(stream)
     response, body, is_over = None, b"", False
-    while True:
-        try:
-            event = connection.next_event()
-        except h11.RemoteProtocolError:
-            return CUT_SHORT if is_over else REFUSED
-        if event is h11.NEED_DATA:
-            if not closes:
-                return WAITS
-            is_over = True
-            connection.receive_data(b"")
-        elif isinstance(event, h11.Response):
-            response = event
-        elif isinstance(event, h11.Data):
-            body += event.data
-        elif isinstance(event, h11.EndOfMessage):
-            break
-        elif isinstance(event, h11.InformationalResponse):
-            if event.status_code == 101:
+    try:
+        while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+            if event is h11.NEED_DATA:
+                if not closes:
+                    return WAITS
+                is_over = True
+                connection.receive_data(b"")
+            elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
                 return REFUSED
-        else:
-            return CUT_SHORT
-    headers = {}
-    for name, value in response.headers:
-        key, text = name.decode("latin-1"), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    if headers.get("content-encoding", "identity").strip().lower() != "identity" or len(body) > MAX_BODY:
+            elif isinstance(event, h11.Response):
+                response = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+    except h11.RemoteProtocolError:
+        return CUT_SHORT if is_over else REFUSED
+    headers = joined(response.headers)
+    if headers.get("content-encoding", "identity").lower() != "identity" or len(body) > MAX_BODY:
         return REFUSED
     return response.status_code, without_framing(headers), body
+
+
+def joined(pairs):
+    headers = {}
+    for name, value in pairs:
+        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return {name: ", ".join(values) for name, values in headers.items()}
 
 
 def without_framing(headers):

@@ -60,11 +60,17 @@ async def through_anyio(turns, function, *args):
     def count_down(turns):
         scope.cancel() if turns == 0 else loop.call_soon(count_down, turns - 1)
 
-    loop, result = asyncio.get_running_loop(), False
+    loop = asyncio.get_running_loop()
     with anyio.CancelScope() as scope:
         count_down(turns)
-        result = await function(*args)
-    return result
+        return await function(*args)
+    return False
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # it is the kernel that is waited for
+            await asyncio.sleep(0)
 
 
 @pytest.mark.asyncio
@@ -98,18 +104,14 @@ async def test_a_cancel_storm(monkeypatch, cancel):
         # As on the first day: so many at once as there are slots, and no more.
         monkeypatch.setattr(Responder, "held", [])
         polls = [asyncio.ensure_future(tenios.callback_status(10, timeout=30)) for _ in range(CONNECTIONS * 2)]
-        async with asyncio.timeout(10):
-            while len(Responder.held) < CONNECTIONS:
-                await asyncio.sleep(0)
+        await until(lambda: len(Responder.held) >= CONNECTIONS)
         assert len(Responder.held) == CONNECTIONS
         held, Responder.held = Responder.held, None
         for connection in held:
             connection.answer()
         assert set(await asyncio.gather(*polls)) == {"CONNECTED"}
 
-    async with asyncio.timeout(10):
-        while Responder.open:
-            await asyncio.sleep(0)
+    await until(lambda: not Responder.open)
     server.close()
     await server.wait_closed()
     assert asyncio.all_tasks() == tasks
