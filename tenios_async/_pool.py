@@ -87,7 +87,6 @@ class PoolExchange:
         self._is_closed = True
         if self._sweep is not None:
             self._sweep.cancel()
-        self._idle.clear()
         for connection in self._open:
             connection.drop()
         while self._waiters:
@@ -236,7 +235,8 @@ class PoolExchange:
 
     def is_ending(self, connection: _Connection) -> None:
         """Is told by a connection that it cannot be used any more."""
-        if self._idle.pop(connection, None) is not None:
+        if connection in self._idle:
+            del self._idle[connection]
             self._free_slots += 1
 
     def lost(self, connection: _Connection) -> None:

@@ -66,18 +66,17 @@ async def test_no_more_connections_than_allowed_and_first_come_first_served(netw
 
 
 async def test_an_idle_connection_lives_120_seconds(network):
-    async with network(vendor()) as net, client() as tenios:
+    async with network(vendor()) as net, client(max_connections=1) as tenios:
         for _ in range(3):
             await tenios.callback_status(10)
             await anyio.sleep(119.9)
-        await tenios.callback_status(10)
-        assert len(net.peers) == 1
-        await anyio.sleep(119.9)
-        assert net.open
-        await anyio.sleep(0.2)
-        assert not net.open
-        await tenios.callback_status(10)
-        assert len(net.peers) == 2
+        for connections in (1, 2):
+            await tenios.callback_status(10)
+            assert len(net.peers) == connections
+            await anyio.sleep(119.9)
+            assert net.open
+            await anyio.sleep(0.2)
+            assert not net.open
 
 
 async def test_connections_grow_old_one_by_one(network):
@@ -105,7 +104,7 @@ async def test_a_watch_keeps_its_connection(network):
 
 @pytest.mark.parametrize("ending", ["finish", "reset"])
 async def test_an_idle_connection_that_the_server_closes_is_never_used(network, ending):
-    async with network(vendor()) as net, client() as tenios:
+    async with network(vendor()) as net, client(max_connections=1) as tenios:
         await tenios.callback_status(10)
         peer = net.peers[0]
         peer.finish() if ending == "finish" else peer.reset(ConnectionResetError())
@@ -195,6 +194,7 @@ async def test_a_call_makes_room_for_a_fresh_connection(network):
         await anyio.sleep(10)
         await tenios.init_callback("config", NUMBER)
         assert len(net.peers) == 3
+        await gather(5, tenios.callback_status, 10)
         assert net.most_open == 2
 
 
@@ -263,6 +263,22 @@ async def test_connecting_again_is_bounded_and_before_send_is_not_asked_again(ne
     assert attempt.outcome is AttemptOutcome.NOT_SENT
     assert asked == [1]
     assert net.inits == 0
+
+
+@pytest.mark.parametrize("ending", ["an objection", "the deadline", "a cancellation"])
+async def test_a_before_send_that_does_not_let_go_gives_the_connection_back(network, ending):
+    async def before_send():
+        if ending == "an objection":
+            raise ZeroDivisionError
+        await anyio.sleep_forever()
+
+    async with network(vendor()) as net, client(max_connections=1) as tenios:
+        for _ in range(3):
+            with anyio.move_on_after(1 if ending == "a cancellation" else math.inf):
+                with pytest.raises((ZeroDivisionError, ConnectionFailed)):
+                    await tenios.init_callback("config", NUMBER, timeout=2, attempt=CallbackAttempt(before_send))
+        assert await tenios.callback_status(10, timeout=1) == "CONNECTED"
+        assert (net.most_open, net.inits) == (1, 0)
 
 
 # Deadlines
@@ -394,7 +410,28 @@ async def test_closing_ends_what_is_under_way(network):
             await anyio.sleep(1)
             await tenios.aclose()
             assert not net.open
+        assert [t for t in asyncio.get_running_loop()._scheduled if not t.cancelled()] == []
     assert [type(error) for error in results] == [ClientMisuse, ClientMisuse]
+
+
+async def test_closing_in_the_middle_of_an_answer_does_not_end_the_answer(network):
+    """One without a length would look whole."""
+
+    async def partly(peer):
+        await peer.request()
+        peer.send(b'HTTP/1.1 200 OK\r\n\r\n{"status": "CONNECTED"}')
+
+    async with network(partly):
+        tenios = client()
+        async with anyio.create_task_group() as group:
+
+            async def poll():
+                with pytest.raises(ClientMisuse):
+                    await tenios.callback_status(10)
+
+            group.start_soon(poll)
+            await anyio.sleep(1)
+            await tenios.aclose()
 
 
 async def test_closing_while_a_request_connects(network):
