@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -28,7 +29,7 @@ from tenios_async._models import (
 )
 from tenios_async._placing import Placing
 from tenios_async._polling import Polling
-from tenios_async._rooms import Rooms
+from tenios_async._rooms import Rooms, running_asyncio_loop
 from tenios_async._watch import CameBack, Emit, Poll, Seen, Sleep, Stop, WatchMachine
 from tenios_async._wire import (
     DEFAULT_BASE_URL,
@@ -41,7 +42,7 @@ from tenios_async._wire import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     import httpx
@@ -62,7 +63,7 @@ _MAX_CONNECTIONS = 100
 _MAX_STRANGE_STATES = 100
 
 
-def _timeout(value: float | None, default: float) -> float:
+def _timeout(value: float | None, default: float = math.inf) -> float:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
@@ -137,6 +138,8 @@ class TeniosClient:
         self._cancel_grace = cancel_grace
         self._observers = tuple(observers)
         self._home: object | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._now: Callable[[], float] = anyio.current_time
         self._pid = 0
         self._placings: set[Placing] = set()
         self._strange: set[str] = set()
@@ -245,9 +248,7 @@ class TeniosClient:
         Raises an `ApiError`, `ConnectionFailed`, `RequestTimeout` or `ProtocolError`.
         """
         callback = as_callback(callback)
-        timeout = _timeout(timeout, self._status_timeout)
-        self._open()
-        return await self._ask(callback, timeout)
+        return await self._ask(callback, self._status_timeout if timeout is None else _timeout(timeout))
 
     def watch_callback(
         self, callback: Callback | int | str, *, polling: Polling | None = None, timeout: float | None = None
@@ -321,11 +322,22 @@ class TeniosClient:
 
     def _open(self) -> Exchange:
         """The room to send by, after the checks that come before anything is sent."""
-        self._check_open()
-        if self._home is None:
-            self._home, self._pid = current_token(), os.getpid()
-        self._check_home()
+        try:
+            is_at_home = asyncio.get_running_loop() is self._loop  # which a forked child has not
+        except RuntimeError:  # trio's
+            is_at_home = False
+        if self._closed or not is_at_home:
+            self._check_open()
+            if self._home is None:
+                self._settle_down()
+            self._check_home()
         return self._rooms.enter()
+
+    def _settle_down(self) -> None:
+        self._home, self._pid = current_token(), os.getpid()
+        self._loop = running_asyncio_loop()
+        if self._loop is not None:
+            self._now = self._loop.time  # the same clock for less
 
     def _check_open(self) -> None:
         if self._closed:
@@ -338,18 +350,21 @@ class TeniosClient:
             raise ClientMisuse("the client was opened on another event loop; open one on each loop")
 
     async def _ask(self, callback: Callback, timeout: float) -> CallbackStatus:
-        began = anyio.current_time()
+        exchange = self._open()
+        began = self._now()
         try:
-            status = await self._read(callback, began + timeout)
+            status = await self._read(exchange, callback, began + timeout)
         except TeniosError as error:
-            self._tell(Polled(callback, None, error, anyio.current_time() - began))
+            self._tell(Polled(callback, None, error, self._now() - began))
             raise
-        self._tell(Polled(callback, status, None, anyio.current_time() - began))
-        self._note_strange(status)
+        if self._observers:
+            self._tell(Polled(callback, status, None, self._now() - began))
+        if not status.is_known:
+            self._note_strange(status)
         return status
 
-    async def _read(self, callback: Callback, deadline: float) -> CallbackStatus:
-        exchange, body = self._open(), status_body(self._key, callback)
+    async def _read(self, exchange: Exchange, callback: Callback, deadline: float) -> CallbackStatus:
+        body = status_body(self._key, callback)
         try:
             try:
                 reply = await exchange.post(STATUS_PATH, body, deadline=deadline)
@@ -371,7 +386,7 @@ class TeniosClient:
         return Seen(status, datetime.now(UTC))
 
     def _note_strange(self, status: CallbackStatus) -> None:
-        if status.is_known or status in self._strange or len(self._strange) >= _MAX_STRANGE_STATES:
+        if status in self._strange or len(self._strange) >= _MAX_STRANGE_STATES:
             return
         self._strange.add(status)
         _log.warning("TENIOS answered a state this version does not know: %r; it is passed on as it is", str(status))

@@ -11,6 +11,7 @@ import asyncio
 import math
 import ssl
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from tenios_async._exchange import KEEPALIVE, ExchangeFailed, Progress, describe
 from tenios_async._wire import MAX_BODY, Reply, is_address
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from tenios_async._wire import Body
 
@@ -33,6 +34,9 @@ FRESH = 1.0
 """Seconds since its last use after which a connection is not trusted with a call: servers close idle ones."""
 HAPPY_EYEBALLS = 0.25
 """Seconds before the next address is tried too (RFC 8305 section 8)."""
+
+
+_ENCODING = b"content-encoding"
 
 
 class PoolExchange:
@@ -78,7 +82,7 @@ class PoolExchange:
         if connection is None or before_send is not None:
             connection = await self._prepare(connection, deadline, before_send, fresh=body.dials)
         try:
-            return await connection.ask(self._head(path), body, deadline)
+            return await connection.ask(self._heads.get(path) or self._head(path), body, deadline)
         finally:
             self._release(connection)
 
@@ -97,9 +101,7 @@ class PoolExchange:
 
     def _head(self, path: str) -> bytes:
         """Everything up to the value of Content-Length, which comes last."""
-        head = self._heads.get(path)
-        if head is None:
-            head = self._heads[path] = f"POST {self._path}{path} HTTP/1.1\r\n{self._headers}".encode("ascii")
+        head = self._heads[path] = f"POST {self._path}{path} HTTP/1.1\r\n{self._headers}".encode("ascii")
         return head
 
     async def _prepare(
@@ -246,6 +248,31 @@ class PoolExchange:
             self._all_lost.set_result(None)
 
 
+class _Headers(Mapping[str, str]):
+    """An answer's headers, decoded when one is asked for, which is seldom."""
+
+    __slots__ = ("_fields", "_raw")
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+        self._fields: dict[str, str] | None = None
+
+    def __getitem__(self, name: str) -> str:
+        if self._fields is None:
+            self._fields = {}
+            for raw_name, raw_value in self._raw:
+                key, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+                value = value.strip(" \t")  # RFC 9110 5.5; llhttp leaves it at the end
+                self._fields[key] = f"{self._fields[key]}, {value}" if key in self._fields else value
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.decode("latin-1").lower() for name, _ in self._raw))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class _Connection(asyncio.Protocol):
     """One connection: one request at a time, and what httptools makes of the answer."""
 
@@ -255,20 +282,22 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._answer: asyncio.Future[Reply] | None = None
+        self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_ends = math.inf
         self._requests = 0
+        self._is_clean = True  # nothing of an answer is missing, and nothing came after it
         self.last_used = 0.0
         """When it was made or its last answer ended, on the loop's clock."""
-        self._is_clean = True  # nothing of an answer is missing, and nothing came after it
         self._begin()
 
     def _begin(self) -> None:
-        self._headers: dict[str, str] = {}
-        self._body = bytearray()
-        self._header_bytes = self._unparsed = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._header_bytes = self._body_bytes = self._unparsed = 0
         self._status_code = 0
         self._in_headers = True
-        self._came = self._is_whole = False
+        self._came = self._is_whole = self._is_encoded = False
         self._problem: str | None = None
 
     @property
@@ -282,7 +311,13 @@ class _Connection(asyncio.Protocol):
 
     @property
     def is_reusable(self) -> bool:
-        return self._is_clean and self.is_up and not cast("asyncio.Transport", self._transport).get_write_buffer_size()
+        transport = self._transport
+        return (
+            self._is_clean
+            and transport is not None
+            and not transport.is_closing()
+            and not transport.get_write_buffer_size()
+        )
 
     def check_usable(self, *, fresh: bool) -> None:
         """Raises `ExchangeFailed` where it was closed, or is not fresh any more."""
@@ -299,21 +334,21 @@ class _Connection(asyncio.Protocol):
 
     def ask(self, head: bytes, body: Body, deadline: float) -> asyncio.Future[Reply]:
         """Writes one request. Not a coroutine, so that no frame with the bytes is in an error's traceback."""
-        transport = cast("asyncio.Transport", self._transport)
         content = body.encode()
         self._requests += 1
         self._is_clean = False
         self._begin()
-        self._answer = self._loop.create_future()
-        if deadline != math.inf:
-            self._timer = self._loop.call_at(deadline, self._time_out)
-        transport.write(b"%b%d\r\n\r\n%b" % (head, len(content), content))
-        return self._answer
+        self._answer = answer = self._loop.create_future()
+        self._deadline = deadline
+        if deadline < self._timer_ends:
+            self._set_timer()
+        self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(content), content))  # type: ignore[union-attr]  # it is up
+        return answer
 
     def drop(self) -> None:
         """Closes at once; what is still in flight is lost."""
         self._fail("the connection was given up", Progress.MAYBE_SENT)
-        self._settle()
+        self._cancel_timer()
         if self._transport is not None:
             self._transport.abort()
 
@@ -324,7 +359,8 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():  # nobody asked for this, or not for so much
-            self._end()
+            self._pool.is_ending(self)
+            self.drop()
             return
         self._came = True
         try:
@@ -338,19 +374,21 @@ class _Connection(asyncio.Protocol):
             self._check_headers(self._unparsed, MAX_UNPARSED)
         if self._problem is not None:
             self._fail(self._problem, Progress.ANSWERED)
-            self._end()
         elif self._is_whole:
             self._finish()
 
     def eof_received(self) -> None:
-        self._conclude("the connection was closed before a whole answer came")
         self._pool.is_ending(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is None:
-            self._conclude("the connection was closed before a whole answer came")
-        else:
+        if exc is not None:
             self._fail(describe(exc, timed_out=False), Progress.MAYBE_SENT)
+        # RFC 9112 6.3: the end of the stream ends an answer that gives no length.
+        elif self._came and not self._in_headers and not {"content-length", "transfer-encoding"} & self._named():
+            self._finish()
+        else:
+            self._fail("the connection was closed before a whole answer came", Progress.MAYBE_SENT)
+        self._cancel_timer()
         self._pool.is_ending(self)
         self._pool.lost(self)
 
@@ -363,8 +401,9 @@ class _Connection(asyncio.Protocol):
             return
         self._header_bytes += len(name) + len(value)
         self._check_headers(self._header_bytes, MAX_HEADERS)
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")  # llhttp leaves it at the end
-        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+        self._headers.append((name, value))
+        if len(name) == len(_ENCODING) and name.lower() == _ENCODING:
+            self._is_encoded = True
 
     def on_headers_complete(self) -> None:
         if not self._is_whole:
@@ -374,14 +413,16 @@ class _Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if self._is_whole:
             return
-        if len(self._body) + len(data) > MAX_BODY:
+        self._body_bytes += len(data)
+        if self._body_bytes > MAX_BODY:
             self._problem = f"the answer is longer than {MAX_BODY} bytes"
         else:
-            self._body += data
+            self._body.append(data)
 
     def on_message_complete(self) -> None:
         if self._in_headers:
             self._headers.clear()
+            self._is_encoded = False
         else:
             self._is_clean = self._parser.should_keep_alive() and not self._is_whole
             self._is_whole = True
@@ -390,42 +431,46 @@ class _Connection(asyncio.Protocol):
         if count > limit:
             self._problem = f"the answer's headers are longer than {MAX_HEADERS} bytes"
 
-    def _conclude(self, otherwise: str) -> None:
-        """At the end of the stream: RFC 9112 6.3 lets it end an answer that gives no length."""
-        if self._came and not self._in_headers and not {"content-length", "transfer-encoding"} & self._headers.keys():
-            self._finish()
-        else:
-            self._fail(otherwise, Progress.MAYBE_SENT)
+    def _named(self) -> set[str]:
+        return set(_Headers(self._headers))
 
     def _finish(self) -> None:
-        if self._answer is None or self._answer.done():
+        answer = self._answer
+        if answer is None or answer.done():
             return
-        if (problem := refused_encoding(self._headers)) is not None:
-            self._is_clean = False
+        headers = _Headers(self._headers)
+        if self._is_encoded and (problem := refused_encoding(headers)) is not None:
             self._fail(problem, Progress.ANSWERED)
             return
-        self._settle()
         self.last_used = self._loop.time()
-        self._answer.set_result(Reply(self._status_code, self._headers, bytes(self._body)))
+        answer.set_result(Reply(self._status_code, headers, b"".join(self._body)))
+
+    def _set_timer(self) -> None:
+        self._cancel_timer()
+        self._timer_ends = self._deadline
+        self._timer = self._loop.call_at(self._deadline, self._time_out)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._timer_ends = math.inf
 
     def _time_out(self) -> None:
-        self._fail(describe(TimeoutError(), timed_out=True), Progress.MAYBE_SENT, timed_out=True)
-        self._end()
+        """The timer was set for this request or an earlier one: one for each would cost as much as the parsing."""
+        self._timer = None
+        self._timer_ends = math.inf
+        if self._answer is None or self._answer.done():
+            return
+        if self._loop.time() < self._deadline < math.inf:
+            self._set_timer()
+        elif self._deadline < math.inf:
+            self._fail(describe(TimeoutError(), timed_out=True), Progress.MAYBE_SENT, timed_out=True)
 
     def _fail(self, reason: str, progress: Progress, *, timed_out: bool = False) -> None:
         if self._answer is None or self._answer.done():
             return
-        self._settle()
         was_reused = self._requests > 1 and not self._came
         failure = ExchangeFailed(reason, progress, timed_out=timed_out, is_fault=True, was_reused=was_reused)
         self._answer.set_exception(failure)
         self._answer.exception()  # counts as retrieved, should whoever asked be cancelled in this turn of the loop
-
-    def _settle(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _end(self) -> None:
-        self._pool.is_ending(self)
-        self.drop()

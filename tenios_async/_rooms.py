@@ -76,6 +76,9 @@ class Rooms:
         """The room for a request that is about to be sent."""
         if self._callers is not None:
             return self._callers
+        pool = self._pool
+        if pool is not None and self._last is pool and is_genuine():
+            return pool
         reason = self._reason()
         room: Exchange = self._enter_pool() if reason is None else self._enter_httpx()
         if room is not self._last:
@@ -128,7 +131,7 @@ class Rooms:
 
 def _why_httpx(base_url: str) -> str | None:
     """What does not change while a client lives."""
-    if not _is_asyncio():
+    if _is_trio():
         return "the event loop is not asyncio's"
     if importlib.util.find_spec("httptools") is None:
         return "httptools is not installed"
@@ -141,14 +144,19 @@ def _why_httpx(base_url: str) -> str | None:
     return None
 
 
-def _is_asyncio() -> bool:
-    """Whether the running loop is asyncio's; where none is running, the next one probably is."""
+def running_asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    """The running asyncio loop, or None on trio (also as asyncio's guest) and where none is running."""
+    if _is_trio():
+        return None
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        trio = sys.modules.get("trio")
-        return trio is None or not trio.lowlevel.in_trio_run()
-    return True
+        return None
+
+
+def _is_trio() -> bool:
+    trio = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_run()
 
 
 _PATCHABLE = (
@@ -156,33 +164,45 @@ _PATCHABLE = (
     ("httpx", "AsyncHTTPTransport", ("handle_async_request",)),
     ("httpcore", "AsyncConnectionPool", ("handle_async_request",)),
 )
-_own_functions: dict[int, object] = {}  # by identity: a wrapper can claim to be equal to what it wraps
+_genuine: list[tuple[object, str, object]] = []
+"""What was looked at and found to be its package's own: where it is, and what."""
+_absent: set[str] = {package for package, _, _ in _PATCHABLE}
+"""Packages that were not imported when last looked for. Nothing of them can have been replaced."""
+
+
+def is_genuine() -> bool:
+    """Whether all is as when it was last found to be the packages' own. By identity: a wrapper can claim equality."""
+    for package in _absent:
+        if package in sys.modules:
+            return False
+    for owner, name, value in _genuine:  # noqa: SIM110  # a generator would cost half a poll's share again
+        if getattr(owner, name, None) is not value:
+            return False
+    return True
 
 
 def what_is_patched() -> str | None:
-    """Which method of httpx or httpcore is not its package's own function any more, or None.
-
-    Where httpx was never imported nothing of it can have been replaced.
-    """
+    """Which method of httpx or httpcore is not its package's own function any more, or None."""
+    found: list[tuple[object, str, object]] = []
+    absent: set[str] = set()
     for package, cls, methods in _PATCHABLE:
         module = sys.modules.get(package)
         if module is None:
+            absent.add(package)
             continue
-        namespace = vars(getattr(module, cls, object))
+        owner = getattr(module, cls, object)
+        found.append((module, cls, owner))
         for name in methods:
-            method = namespace.get(name)
-            if id(method) not in _own_functions and not _is_own(method, module, is_private=name[0] == "_"):
+            method = vars(owner).get(name)  # a subclass put in its place has not got it
+            if not _is_own(method, module, is_private=name[0] == "_"):
                 return f"{package}.{cls}.{name} was replaced"
+            found.append((owner, name, method))
+    _genuine[:] = found
+    _absent.intersection_update(absent)
     return None
 
 
 def _is_own(method: object, module: types.ModuleType, *, is_private: bool) -> bool:
     if method is None:
         return is_private  # gone with a new version
-    if (
-        type(method) is not types.FunctionType
-        or Path(module.__path__[0]) not in Path(method.__code__.co_filename).parents
-    ):
-        return False
-    _own_functions[id(method)] = method
-    return True
+    return type(method) is types.FunctionType and Path(module.__path__[0]) in Path(method.__code__.co_filename).parents

@@ -52,10 +52,12 @@ MAX_RETRY_AFTER = 300.0
 class AccessKey:
     """The API access key. Shows nothing of itself in repr, str or format, and refuses to be pickled."""
 
-    __slots__ = ("_reveal",)
+    __slots__ = ("_reveal", "_reveal_json")
 
     def __init__(self, text: str) -> None:
+        quoted = json.dumps(text, ensure_ascii=False) if isinstance(text, str) else ""
         self._reveal: Callable[[], str] = lambda: text
+        self._reveal_json: Callable[[], str] = lambda: quoted
 
     def check(self) -> None:
         """Raises `ValueError` where this cannot be a key; apart from `__init__`, so that no frame holds the text."""
@@ -68,8 +70,12 @@ class AccessKey:
             raise ValueError("the access key has white space or control characters in or around it")
 
     def reveal(self) -> str:
-        """The key itself, for the moment it meets the wire."""
+        """The key itself, to look for it in what is shown."""
         return self._reveal()
+
+    def reveal_json(self) -> str:
+        """The key as JSON, for the moment it meets the wire."""
+        return self._reveal_json()
 
     def __repr__(self) -> str:
         return "<AccessKey>"
@@ -79,11 +85,17 @@ class AccessKey:
 
 
 class Body:
-    """The body of one request, opaque: it meets the key in `encode()` and shows nothing of itself before or after."""
+    """The body of one request, opaque: it meets the key in `encode()` and shows nothing of itself before or after.
+
+    Args:
+        key: the access key.
+        fields: the rest of the JSON object, without braces.
+        dials: whether whoever receives this makes a phone ring.
+    """
 
     __slots__ = ("_fields", "_key", "dials")
 
-    def __init__(self, key: AccessKey, fields: Mapping[str, Any], *, dials: bool) -> None:
+    def __init__(self, key: AccessKey, fields: str, *, dials: bool) -> None:
         self._key = key
         self._fields = fields
         self.dials = dials
@@ -91,7 +103,7 @@ class Body:
 
     def encode(self) -> bytes:
         """The bytes for the wire."""
-        return json.dumps({"access_key": self._key.reveal(), **self._fields}, ensure_ascii=False).encode()
+        return f'{{"access_key": {self._key.reveal_json()}, {self._fields}}}'.encode()
 
     def redact(self, text: str) -> str:
         """The text without the key, and with whatever looks like a phone number masked."""
@@ -120,12 +132,14 @@ def init_body(key: AccessKey, request: CallbackRequest) -> Body:
         fields["agent_announcement"] = request.agent_announcement
     if request.dtmf_key_to_trigger_customer_call is not None:
         fields["dtmf_key_to_trigger_customer_call"] = request.dtmf_key_to_trigger_customer_call
-    return Body(key, {**fields, "delay": request.delay}, dials=True)
+    fields["delay"] = request.delay
+    return Body(key, json.dumps(fields, ensure_ascii=False)[1:-1], dials=True)
 
 
 def status_body(key: AccessKey, callback: Callback) -> Body:
     """What `callback/status` is sent: the id as it was received (the example shows a number, the table says String)."""
-    return Body(key, {"id": callback.id}, dials=False)
+    number = callback.id
+    return Body(key, f'"id": {number if isinstance(number, int) else json.dumps(number)}', dials=False)
 
 
 @attrs.frozen
@@ -240,9 +254,8 @@ def _json_object(reply: Reply) -> dict[str, Any]:
 
 
 def _loads(body: bytes) -> Any:
-    text = body.decode("utf-8-sig")
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+        return _DECODER.decode(body.decode().removeprefix("\ufeff"))  # RFC 8259 section 8.1: a BOM may be ignored
     except RecursionError:
         raise ValueError("too deep") from None
 
@@ -257,6 +270,9 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         raise ValueError("a name stands twice")
     return fields
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
