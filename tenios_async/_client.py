@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import os
-import random
 import warnings
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
@@ -138,7 +136,8 @@ class TeniosClient:
         self._cancel_grace = cancel_grace
         self._observers = tuple(observers)
         self._home: object | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: object = None
+        self._running_loop: Callable[[], object] = object
         self._now: Callable[[], float] = anyio.current_time
         self._pid = 0
         self._placings: set[Placing] = set()
@@ -226,7 +225,7 @@ class TeniosClient:
             attempt,
             deadline=began + timeout,
             grace=self._cancel_grace,
-            chance=random.random,
+            chance=_chance,
         )
         self._placings.add(placing)
         try:
@@ -323,8 +322,8 @@ class TeniosClient:
     def _open(self) -> Exchange:
         """The room to send by, after the checks that come before anything is sent."""
         try:
-            is_at_home = asyncio.get_running_loop() is self._loop  # which a forked child has not
-        except RuntimeError:  # trio's
+            is_at_home = self._running_loop() is self._loop  # a forked child has none
+        except RuntimeError:
             is_at_home = False
         if self._closed or not is_at_home:
             self._check_open()
@@ -335,9 +334,11 @@ class TeniosClient:
 
     def _settle_down(self) -> None:
         self._home, self._pid = current_token(), os.getpid()
-        self._loop = running_asyncio_loop()
-        if self._loop is not None:
-            self._now = self._loop.time  # the same clock for less
+        loop = running_asyncio_loop()
+        if loop is not None:  # the same answers as anyio's, for less
+            from asyncio import get_running_loop  # noqa: PLC0415  # whose import costs more than all of this library
+
+            self._loop, self._running_loop, self._now = loop, get_running_loop, loop.time
 
     def _check_open(self) -> None:
         if self._closed:
@@ -397,6 +398,12 @@ class TeniosClient:
                 observer(event)
             except Exception:  # an observer must not end a call
                 _log.exception("an observer raised")
+
+
+def _chance() -> float:
+    import random  # noqa: PLC0415  # 2 ms of import that only a watch or a retry needs
+
+    return random.random()  # noqa: S311  # jitter is no secret
 
 
 def _version() -> str:
@@ -487,7 +494,7 @@ class CallbackWatch(AsyncGenerator[Transition, None]):
                 age=self._callback.age(datetime.now(UTC)),
                 timeout=self._timeout,
                 poll_timeout=self._client._status_timeout,  # noqa: SLF001
-                chance=random.random,
+                chance=_chance,
             )
         return self._machine
 

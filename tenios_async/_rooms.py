@@ -6,19 +6,18 @@ whether a method of theirs was replaced is asked at each request, so a mock may 
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import logging
+import os
 import sys
 import types
-import urllib.request
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from tenios_async._exchange import HttpxExchange
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
 
     import httpx
@@ -137,19 +136,21 @@ def _why_httpx(base_url: str) -> str | None:
         return "httptools is not installed"
     if not base_url.isascii():
         return "the base URL is not ASCII"
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415  # 8 ms; httpx asks them too
+
     parts = urlsplit(base_url)
-    proxies = urllib.request.getproxies()  # what httpx asks too
-    if proxies.keys() & {parts.scheme, "all"} and not urllib.request.proxy_bypass(parts.netloc):
+    if getproxies().keys() & {parts.scheme, "all"} and not proxy_bypass(parts.netloc):
         return "a proxy applies"
     return None
 
 
 def running_asyncio_loop() -> asyncio.AbstractEventLoop | None:
     """The running asyncio loop, or None on trio (also as asyncio's guest) and where none is running."""
-    if _is_trio():
+    module = sys.modules.get("asyncio")
+    if module is None or _is_trio():
         return None
     try:
-        return asyncio.get_running_loop()
+        return cast("asyncio.AbstractEventLoop", module.get_running_loop())
     except RuntimeError:
         return None
 
@@ -205,4 +206,5 @@ def what_is_patched() -> str | None:
 def _is_own(method: object, module: types.ModuleType, *, is_private: bool) -> bool:
     if method is None:
         return is_private  # gone with a new version
-    return type(method) is types.FunctionType and Path(module.__path__[0]) in Path(method.__code__.co_filename).parents
+    home = os.path.join(module.__path__[0], "")  # noqa: PTH118  # pathlib costs 2 ms of import
+    return type(method) is types.FunctionType and method.__code__.co_filename.startswith(home)

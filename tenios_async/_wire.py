@@ -6,12 +6,10 @@ There is no header that authorises: the body is the secret, so it travels as a `
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -33,6 +31,7 @@ from tenios_async._models import check_id, mask_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from ipaddress import IPv4Address, IPv6Address
 
     from tenios_async._models import Callback, CallbackRequest
 
@@ -291,6 +290,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _http_date(value: str) -> datetime | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # 4 ms, for an answer that comes seldom
+
     try:
         date = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -326,16 +327,16 @@ def parse_base_url(text: str, *, allow_insecure_http: bool = False) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine by definition (RFC 6761 6.3, RFC 1122 3.2.1.3), without asking DNS."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 def is_address(host: str) -> bool:
     """Whether a host is an IP address and no name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return _address(host) is not None
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    from ipaddress import ip_address  # noqa: PLC0415  # 1 ms
+
+    return _or_none(ip_address, host)

@@ -7,6 +7,7 @@ to a log, a line for each request. Run as a program, this file is the uvicorn se
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import json
@@ -51,6 +52,7 @@ class RealServer:
         keepalive_timeout: whole seconds after which it closes an idle connection.
         keepalive_requests: answers after which it closes a connection; the last says `Connection: close`.
         tls_version: the only one it speaks, as nginx writes it.
+        init_takes: seconds from the log to the answer of a call; nginx always answers at once.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class RealServer:
         keepalive_timeout: int = 75,
         keepalive_requests: int = KEEPALIVE_REQUESTS,
         tls_version: str | None = None,
+        init_takes: float = 0.0,
     ) -> None:
         self._directory = directory
         self._requests, self._errors = directory / "requests", directory / "errors"
@@ -74,6 +77,7 @@ class RealServer:
             "keepalive_timeout": keepalive_timeout,
             "keepalive_requests": keepalive_requests,
             "tls_version": tls_version,
+            "init_takes": init_takes,
         }
         self._process = self._start()
 
@@ -125,14 +129,14 @@ class RealServer:
 
 
 class Nginx(RealServer):
-    """nginx as a master and one worker."""
+    """nginx as a master and one worker. It answers every call with the same id."""
 
     program = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
 
     def restart(self) -> None:
-        old = self.processes()
+        old = self.processes()[-1]  # the worker; it has answered something
         os.kill(self._process.pid, signal.SIGHUP)
-        until(lambda: not any(map(_is_alive, old)), "the old worker of nginx does not go")
+        until(lambda: not _is_alive(old), "the old worker of nginx does not go")
 
     def _start(self) -> subprocess.Popen[bytes]:
         assert self.program is not None, "nginx is not installed"
@@ -188,6 +192,12 @@ class Uvicorn(RealServer):
         self._end()
         self._process = self._start()
 
+    def crash(self) -> None:
+        """Ends it at once, whatever it was doing, and starts another. Not for the client's thread."""
+        self._process.kill()
+        self._process.wait(PATIENCE)
+        self._process = self._start()
+
     def _start(self) -> subprocess.Popen[bytes]:
         options = self._options | {
             "fd": self._socket.fileno(), "requests": str(self._requests), "ready": str(self._directory),
@@ -200,7 +210,9 @@ class Uvicorn(RealServer):
 
 
 @contextlib.contextmanager
-def running(server: type[RealServer], directory: Path, certificate: Path | None = None, **options: Any) -> Iterator[Any]:
+def running(
+    server: type[RealServer], directory: Path, certificate: Path | None = None, **options: Any
+) -> Iterator[Any]:
     """A server from start to stop; the options are those of `RealServer`."""
     started = server(directory, certificate, **options)
     try:
@@ -228,10 +240,11 @@ def _is_alive(pid: int) -> bool:
 class App:
     """The ASGI app; logs each request when it has the whole body, and then answers."""
 
-    def __init__(self, requests: int, ready: Path, keepalive_requests: int) -> None:
+    def __init__(self, requests: int, ready: Path, *, keepalive_requests: int, init_takes: float) -> None:
         self._requests = requests
         self._ready = ready
         self._keepalive_requests = keepalive_requests
+        self._init_takes = init_takes
         self._answers: collections.Counter[int] = collections.Counter()
         self._id = 0
 
@@ -250,6 +263,8 @@ class App:
         number = json.loads(body).get("callback_number")
         seen = {"process": os.getpid(), "connection": port, "path": scope["path"], "number": number}
         os.write(self._requests, json.dumps(seen).encode() + b"\n")
+        if scope["path"] == "/callback/init":
+            await asyncio.sleep(self._init_takes)
         code, answer = self._answer(scope["path"])
         content = json.dumps(answer).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
@@ -288,7 +303,12 @@ def serve(options: dict[str, Any]) -> None:
 
     requests = os.open(options["requests"], os.O_WRONLY | os.O_APPEND)
     config = uvicorn.Config(
-        App(requests, Path(options["ready"]), options["keepalive_requests"]),
+        App(
+            requests,
+            Path(options["ready"]),
+            keepalive_requests=options["keepalive_requests"],
+            init_takes=options["init_takes"],
+        ),
         loop="asyncio",
         http="httptools",
         lifespan="on",
