@@ -212,10 +212,12 @@ def measure_imports(runs: int) -> dict[str, list[float]]:
     if not hasattr(os, "wait4"):
         return {}
     hide = f"import sys; sys.modules.update(dict.fromkeys({HIDDEN}))"
+    # What pip installs comes with its bytecode; a working copy writes its own at the first import, where it may.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     times: dict[str, list[float]] = {statement: [] for statement in IMPORTS}
     for number in range(runs + 1):
         for statement in _rotated(IMPORTS, number):
-            child = subprocess.Popen([sys.executable, "-c", f"{hide}; {statement}"])  # noqa: S603  # our own words
+            child = subprocess.Popen([sys.executable, "-c", f"{hide}; {statement}"], env=environment)  # noqa: S603  # our own words
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
             if child.returncode:

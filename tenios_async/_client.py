@@ -367,13 +367,7 @@ class TeniosClient:
     async def _read(self, exchange: Exchange, callback: Callback, deadline: float) -> CallbackStatus:
         body = status_body(self._key, callback)
         try:
-            try:
-                reply = await exchange.post(STATUS_PATH, body, deadline=deadline)
-            except ExchangeFailed as failure:
-                # RFC 9110 9.2.2 and RFC 9112 9.3.1: a safe request that met a closing idle connection may go again.
-                if failure.timed_out or not failure.was_reused or failure.progress is Progress.ANSWERED:
-                    raise
-                reply = await exchange.post(STATUS_PATH, body, deadline=deadline)
+            reply = await exchange.post(STATUS_PATH, body, deadline=deadline)
         except ExchangeFailed as failure:
             self._check_open()
             raise _read_error(failure) from failure.__cause__

@@ -12,6 +12,7 @@ import enum
 import functools
 import math
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
@@ -20,7 +21,7 @@ from tenios_async._wire import MAX_BODY, Reply
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from types import ModuleType, TracebackType
 
     import httpx
@@ -71,6 +72,46 @@ class ExchangeFailed(Exception):  # never leaves the first floor
         self.is_fault = is_fault
         self.was_reused = was_reused
 
+    def may_go_again(self, body: Body) -> bool:
+        """Whether a room may send this once more, on a new connection: a read that met one that was closing.
+
+        RFC 9110 9.2.2, RFC 9112 9.3.1.
+        """
+        is_stale = self.was_reused and not self.timed_out and self.progress is not Progress.ANSWERED
+        return is_stale and not body.dials
+
+
+class RawHeaders(Mapping[str, str]):
+    """An answer's headers, decoded when one is asked for, which is seldom."""
+
+    __slots__ = ("_fields", "_raw")
+
+    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+        self._fields: dict[str, str] | None = None
+
+    def has(self, name: bytes) -> bool:
+        """Whether there is one of this name, in lower case."""
+        for raw_name, _ in self._raw:  # noqa: SIM110  # this is asked for each poll, and any() costs twice as much
+            if len(raw_name) == len(name) and raw_name.lower() == name:
+                return True
+        return False
+
+    def __getitem__(self, name: str) -> str:
+        if self._fields is None:
+            self._fields = {}
+            for raw_name, raw_value in self._raw:
+                key, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+                value = value.strip(" \t")  # RFC 9110 5.5; llhttp leaves it at the end
+                self._fields[key] = f"{self._fields[key]}, {value}" if key in self._fields else value
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.decode("latin-1").lower() for name, _ in self._raw))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
 
 class Exchange(Protocol):
     """What stands behind the seam."""
@@ -81,6 +122,8 @@ class Exchange(Protocol):
         self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
     ) -> Reply:
         """Sends once and gives the whole answer, by `deadline` on anyio's clock; else raises `ExchangeFailed`.
+
+        A read that met an idle connection which was closing is sent once more, on a new one.
 
         `before_send` is awaited when a connection is in hand and not a byte has left; what it raises ends the exchange
         and comes out as it is.
@@ -96,32 +139,26 @@ class HttpxExchange:
     """The room over an httpx (or httpx2) client.
 
     Args:
+        package: the client's, `httpx` or `httpx2`.
         base_url: without a slash at its end.
         clients: for a body, the client that sends it.
-        owned: the clients to close.
-        limiter: bounds the requests under way; None leaves that to the client.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        clients: Callable[[Body], httpx.AsyncClient],
-        *,
-        owned: tuple[httpx.AsyncClient, ...] = (),
-        limiter: anyio.Semaphore | None = None,
-    ) -> None:
-        self.name = "httpx"
+    def __init__(self, package: ModuleType, base_url: str, clients: Callable[[Body], httpx.AsyncClient]) -> None:
+        self.name = package.__name__
+        self._package: Any = package
         self._base_url = base_url
         self._clients = clients
-        self._owned = owned
-        self._limiter = limiter
+        self._owned: tuple[httpx.AsyncClient, ...] = ()
+        self._reserve: httpx.AsyncClient | None = None
+        self._own_headers: list[tuple[str, str]] = []
+        self._urls: dict[str, httpx.URL] = {}
+        self._limiter: anyio.Semaphore | None = None
 
     @classmethod
     def over(cls, http_client: httpx.AsyncClient, base_url: str) -> HttpxExchange:
         """Over the caller's client, which stays the caller's: never closed, never changed."""
-        exchange = cls(base_url, lambda _: http_client)
-        exchange.name = package_of(http_client).__name__
-        return exchange
+        return cls(package_of(http_client), base_url, lambda _: http_client)
 
     @classmethod
     def own(
@@ -134,15 +171,15 @@ class HttpxExchange:
 
         def client(keepalive: int) -> httpx.AsyncClient:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=keepalive, keepalive_expiry=KEEPALIVE)
-            return httpx.AsyncClient(verify=context, limits=limits, headers={"User-Agent": user_agent})
+            return httpx.AsyncClient(verify=context, limits=limits)
 
         placing, polling = client(0), client(max_connections)
-        return cls(
-            base_url,
-            lambda body: placing if body.dials else polling,
-            owned=(placing, polling),
-            limiter=anyio.Semaphore(max_connections),
-        )
+        exchange = cls(httpx, base_url, lambda body: placing if body.dials else polling)
+        exchange._owned, exchange._reserve = (placing, polling), placing
+        host = httpx.URL(base_url).netloc.decode("ascii")
+        exchange._own_headers = [("Host", host), ("User-Agent", user_agent), *_HEADERS.items()]
+        exchange._limiter = anyio.Semaphore(max_connections, fast_acquire=True)
+        return exchange
 
     async def aclose(self) -> None:
         for client in self._owned:
@@ -151,8 +188,14 @@ class HttpxExchange:
     async def post(
         self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
     ) -> Reply:
-        sending = _Sending(body, before_send)
-        client = self._clients(body)
+        try:
+            return await self._post(self._clients(body), path, _Sending(body, before_send), deadline)
+        except ExchangeFailed as failure:
+            if not failure.may_go_again(body):
+                raise
+        return await self._post(self._reserve or self._clients(body), path, _Sending(body, before_send), deadline)
+
+    async def _post(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> Reply:
         failure: Exception
         try:
             with anyio.CancelScope(deadline=deadline):
@@ -169,57 +212,90 @@ class HttpxExchange:
             # A cancellation: it goes on without the frames below, whose locals hold the body.
             raise error.with_traceback(None)  # noqa: B904
         finally:
-            await sending.leave_handshake()
+            if sending.is_in_handshake:
+                await sending.leave_handshake()
         if sending.objection is not None:
             raise sending.objection.with_traceback(sending.objection_traceback)
-        package = package_of(client)
-        timed_out = isinstance(failure, (TimeoutError, package.TimeoutException))
-        progress = sending.progress_after_failure(is_stock=_is_stock(package, client, self._base_url + path))
+        timed_out = isinstance(failure, (TimeoutError, self._package.TimeoutException))
+        progress = sending.progress_after_failure(is_stock=_is_stock(self._package, client, self._base_url + path))
         raise ExchangeFailed(
             describe(failure, timed_out=timed_out),
             progress,
             timed_out=timed_out,
-            is_fault=isinstance(failure, (package.ConnectError, OSError)) and not _is_certificate(failure),
+            is_fault=isinstance(failure, (self._package.ConnectError, OSError)) and not _is_certificate(failure),
             was_reused=sending.was_reused,
         ) from without_frames(failure)
 
     async def _send(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> Reply:
+        make = self._make_own_request if self._owned else self._make_request
+        request = make(client, path, sending, deadline)
+        # auth=None: an auth flow may send twice. No redirect is followed: it would carry the key elsewhere.
+        response = await client.send(request, auth=None, follow_redirects=False, stream=True)
+        try:
+            headers = RawHeaders(response.headers.raw)
+            if (problem := refused_encoding(headers)) is not None:
+                raise ExchangeFailed(problem, Progress.ANSWERED)
+            return Reply(response.status_code, headers, await _read(response, headers))
+        finally:
+            await response.aclose()
+
+    def _make_request(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> httpx.Request:
+        """With whatever the caller's client adds to each of its requests."""
         remaining = deadline - anyio.current_time()
-        stream = _stream_class(package_of(client))(sending)
+        stream = _stream_class(self._package)(sending)
         request = client.build_request(
             "POST",
             self._base_url + path,
             content=stream,
-            headers={
-                "Content-Type": "application/json",
-                "Content-Length": str(sending.length),
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-            },
+            headers={**_HEADERS, "Content-Length": str(sending.length)},
             timeout=None if remaining == math.inf else max(remaining, 0.001),
             extensions={"trace": sending.trace},
         )
         request.stream = stream  # build_request wraps it in a generator, which on trio warns when a write fails
-        # auth=None: an auth flow may send twice. No redirect is followed: it would carry the key elsewhere.
-        response = await client.send(request, auth=None, follow_redirects=False, stream=True)
-        try:
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            if (problem := refused_encoding(headers)) is not None:
-                raise ExchangeFailed(problem, Progress.ANSWERED)
-            body = bytearray()
-            with anyio.CancelScope() as too_long:
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    # Only an end from within closes httpx's nested generators, which trio asks for.
-                    if len(body) > MAX_BODY:
-                        too_long.cancel()
-                    if len(body) > MAX_BUFFERED:
-                        break
+        return request
+
+    def _make_own_request(self, _: object, path: str, sending: _Sending, __: float) -> httpx.Request:
+        """As it is: our own clients have nothing to add, and the deadline is the scope's around all this."""
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = self._package.URL(self._base_url + path)
+        return cast(
+            "httpx.Request",
+            self._package.Request(
+                "POST",
+                url,
+                headers=[*self._own_headers, ("Content-Length", str(sending.length))],
+                stream=_stream_class(self._package)(sending),
+                extensions={"trace": sending.trace, "timeout": _NO_TIMEOUT},
+            ),
+        )
+
+
+_HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+}
+_NO_TIMEOUT = {"connect": None, "read": None, "write": None, "pool": None}
+
+
+async def _read(response: httpx.Response, headers: RawHeaders) -> bytes:
+    """The body. Raises `ExchangeFailed` where it is too long."""
+    length = headers.get("content-length", "")
+    if length.isdecimal() and len(length) < len(str(MAX_BODY)):
+        return await response.aread()
+    body = bytearray()
+    with anyio.CancelScope() as too_long:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            # Only an end from within closes httpx's nested generators, which trio asks for.
             if len(body) > MAX_BODY:
-                raise ExchangeFailed(f"the answer is longer than {MAX_BODY} bytes", Progress.ANSWERED)
-            return Reply(response.status_code, headers, bytes(body))
-        finally:
-            await response.aclose()
+                too_long.cancel()
+            if len(body) > MAX_BUFFERED:
+                break
+    if len(body) > MAX_BODY:
+        raise ExchangeFailed(f"the answer is longer than {MAX_BODY} bytes", Progress.ANSWERED)
+    return bytes(body)
 
 
 class _SecondSend(Exception):
@@ -265,11 +341,14 @@ class _Sending:
             self._connected = True
             self._stream, self._handshaking = info.get("return_value"), None
 
+    @property
+    def is_in_handshake(self) -> bool:
+        return self._handshaking is not None
+
     async def leave_handshake(self) -> None:
         """Closes a connection given up in its TLS handshake, which httpcore leaves open when it is cancelled there."""
-        if self._handshaking is not None:
-            with anyio.CancelScope(shield=True):
-                await self._handshaking.aclose()
+        with anyio.CancelScope(shield=True):
+            await self._handshaking.aclose()
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body in one piece; each call counts."""
@@ -359,8 +438,10 @@ def _is_its_own(room: object) -> bool:
     return code is not None and home is not None and code.co_filename.startswith(home.removesuffix("__init__.py"))
 
 
-def refused_encoding(headers: Mapping[str, str]) -> str | None:
+def refused_encoding(headers: RawHeaders) -> str | None:
     """What is wrong with an answer that is compressed though `Accept-Encoding: identity` was asked for, or None."""
+    if not headers.has(b"content-encoding"):
+        return None
     encoding = headers.get("content-encoding", "identity").strip().lower()
     return None if encoding == "identity" else f"the answer came with Content-Encoding {encoding[:20]!r}"
 

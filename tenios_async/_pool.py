@@ -11,18 +11,25 @@ import asyncio
 import math
 import ssl
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import anyio
 import httptools
 
-from tenios_async._exchange import KEEPALIVE, ExchangeFailed, Progress, describe, refused_encoding, without_frames
+from tenios_async._exchange import (
+    KEEPALIVE,
+    ExchangeFailed,
+    Progress,
+    RawHeaders,
+    describe,
+    refused_encoding,
+    without_frames,
+)
 from tenios_async._wire import MAX_BODY, Reply, is_address
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from tenios_async._wire import Body
 
@@ -32,11 +39,10 @@ MAX_UNPARSED = 2 * MAX_HEADERS
 """Bytes, white space and all, that may come before the headers end; the parser tells of a header when it is whole."""
 FRESH = 1.0
 """Seconds since its last use after which a connection is not trusted with a call: servers close idle ones."""
+NEW = -1.0
+"""As seconds since the last use: no connection that was ever used will do."""
 HAPPY_EYEBALLS = 0.25
 """Seconds before the next address is tried too (RFC 8305 section 8)."""
-
-
-_ENCODING = b"content-encoding"
 
 
 class PoolExchange:
@@ -78,11 +84,21 @@ class PoolExchange:
     async def post(
         self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
     ) -> Reply:
-        connection = self._take_idle(fresh=body.dials)
+        idle_for = FRESH if body.dials else math.inf
+        connection = self._take_idle(idle_for)
         if connection is None or before_send is not None:
-            connection = await self._prepare(connection, deadline, before_send, fresh=body.dials)
+            connection = await self._prepare(connection, deadline, before_send, idle_for)
         try:
             return await connection.ask(self._heads.get(path) or self._head(path), body, deadline)
+        except ExchangeFailed as failure:
+            if not failure.may_go_again(body):
+                raise
+        finally:
+            self._release(connection)
+        # Where a server restarts, one idle connection is as dead as another.
+        connection = await self._prepare(None, deadline, None, NEW)
+        try:
+            return await connection.ask(self._head(path), body, deadline)
         finally:
             self._release(connection)
 
@@ -109,16 +125,15 @@ class PoolExchange:
         connection: _Connection | None,
         deadline: float,
         before_send: Callable[[], Awaitable[None]] | None,
-        *,
-        fresh: bool,
+        idle_for: float,
     ) -> _Connection:
         """A connection that is up when `before_send` has returned; what that raises comes out as it is."""
         try:
             with anyio.CancelScope(deadline=deadline):
-                connection = connection or await self._acquire(fresh=fresh)
+                connection = connection or await self._acquire(idle_for)
                 if before_send is not None:
                     await before_send()
-                    connection.check_usable(fresh=fresh)
+                    connection.check_usable(idle_for)
                 return connection
         except BaseException:
             if connection is not None:
@@ -128,8 +143,8 @@ class PoolExchange:
             self._release(connection)
         raise ExchangeFailed(describe(TimeoutError(), timed_out=True), Progress.NOT_SENT, timed_out=True)
 
-    async def _acquire(self, *, fresh: bool) -> _Connection:
-        connection = self._take_idle(fresh=fresh)
+    async def _acquire(self, idle_for: float) -> _Connection:
+        connection = self._take_idle(idle_for)
         if connection is not None:
             return connection
         if self._free_slots:
@@ -140,8 +155,10 @@ class PoolExchange:
             oldest.drop()
         else:
             connection = await self._wait()
-            if connection is not None and connection.is_up:
-                return connection
+            if connection is not None:
+                if connection.is_up and idle_for != NEW:
+                    return connection
+                connection.drop()
         try:
             return await self._connect()
         except BaseException:
@@ -189,11 +206,11 @@ class PoolExchange:
         if self._is_closed:
             raise ExchangeFailed("the client was closed", Progress.NOT_SENT)
 
-    def _take_idle(self, *, fresh: bool) -> _Connection | None:
+    def _take_idle(self, idle_for: float) -> _Connection | None:
         if not self._idle:
             return None
         connection, _ = self._idle.popitem()
-        if fresh and not connection.is_fresh:
+        if connection.was_idle_for_more_than(idle_for):
             self._idle[connection] = None
             return None
         return connection
@@ -248,31 +265,6 @@ class PoolExchange:
             self._all_lost.set_result(None)
 
 
-class _Headers(Mapping[str, str]):
-    """An answer's headers, decoded when one is asked for, which is seldom."""
-
-    __slots__ = ("_fields", "_raw")
-
-    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        self._raw = raw
-        self._fields: dict[str, str] | None = None
-
-    def __getitem__(self, name: str) -> str:
-        if self._fields is None:
-            self._fields = {}
-            for raw_name, raw_value in self._raw:
-                key, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-                value = value.strip(" \t")  # RFC 9110 5.5; llhttp leaves it at the end
-                self._fields[key] = f"{self._fields[key]}, {value}" if key in self._fields else value
-        return self._fields[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name.decode("latin-1").lower() for name, _ in self._raw))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
 class _Connection(asyncio.Protocol):
     """One connection: one request at a time, and what httptools makes of the answer."""
 
@@ -297,17 +289,15 @@ class _Connection(asyncio.Protocol):
         self._header_bytes = self._body_bytes = self._unparsed = 0
         self._status_code = 0
         self._in_headers = True
-        self._came = self._is_whole = self._is_encoded = False
+        self._came = self._is_whole = False
         self._problem: str | None = None
 
     @property
     def is_up(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether it was made or in use so lately that the server cannot be about to close it for being idle."""
-        return self._loop.time() - self.last_used <= FRESH
+    def was_idle_for_more_than(self, seconds: float) -> bool:
+        return seconds != math.inf and self._loop.time() - self.last_used > seconds
 
     @property
     def is_reusable(self) -> bool:
@@ -319,9 +309,9 @@ class _Connection(asyncio.Protocol):
             and not transport.get_write_buffer_size()
         )
 
-    def check_usable(self, *, fresh: bool) -> None:
-        """Raises `ExchangeFailed` where it was closed, or is not fresh any more."""
-        if not self.is_up or (fresh and not self.is_fresh):
+    def check_usable(self, idle_for: float) -> None:
+        """Raises `ExchangeFailed` where it was closed, or is too old by now."""
+        if not self.is_up or self.was_idle_for_more_than(idle_for):
             reason = "the connection was closed, or too old, when the request was about to be sent"
             raise ExchangeFailed(reason, Progress.NOT_SENT, is_fault=True)
 
@@ -384,7 +374,7 @@ class _Connection(asyncio.Protocol):
         if exc is not None:
             self._fail(describe(exc, timed_out=False), Progress.MAYBE_SENT)
         # RFC 9112 6.3: the end of the stream ends an answer that gives no length.
-        elif self._came and not self._in_headers and not {"content-length", "transfer-encoding"} & self._named():
+        elif self._came and not self._in_headers and not self._says_its_length():
             self._finish()
         else:
             self._fail("the connection was closed before a whole answer came", Progress.MAYBE_SENT)
@@ -402,8 +392,6 @@ class _Connection(asyncio.Protocol):
         self._header_bytes += len(name) + len(value)
         self._check_headers(self._header_bytes, MAX_HEADERS)
         self._headers.append((name, value))
-        if len(name) == len(_ENCODING) and name.lower() == _ENCODING:
-            self._is_encoded = True
 
     def on_headers_complete(self) -> None:
         if not self._is_whole:
@@ -422,7 +410,6 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._in_headers:
             self._headers.clear()
-            self._is_encoded = False
         else:
             self._is_clean = self._parser.should_keep_alive() and not self._is_whole
             self._is_whole = True
@@ -431,15 +418,15 @@ class _Connection(asyncio.Protocol):
         if count > limit:
             self._problem = f"the answer's headers are longer than {MAX_HEADERS} bytes"
 
-    def _named(self) -> set[str]:
-        return set(_Headers(self._headers))
+    def _says_its_length(self) -> bool:
+        return not {b"content-length", b"transfer-encoding"}.isdisjoint(name.lower() for name, _ in self._headers)
 
     def _finish(self) -> None:
         answer = self._answer
         if answer is None or answer.done():
             return
-        headers = _Headers(self._headers)
-        if self._is_encoded and (problem := refused_encoding(headers)) is not None:
+        headers = RawHeaders(self._headers)
+        if (problem := refused_encoding(headers)) is not None:
             self._fail(problem, Progress.ANSWERED)
             return
         self.last_used = self._loop.time()

@@ -1,6 +1,7 @@
 """The pool's connections: which one is used, how many there are, how long they live, and what a cancellation leaves."""
 
 import asyncio
+import gc
 import math
 
 import anyio
@@ -134,12 +135,33 @@ async def test_a_poll_that_meets_a_closing_connection_goes_once_more(network):
         assert [len(peer.requests) for peer in net.peers] == [2, 1]
 
 
-async def test_and_only_once(network):
-    async with network(stale, stale, stale) as net, client() as tenios:
+async def test_and_on_a_new_connection(network):
+    """Where a server restarts, the other idle connections are as dead."""
+    async with network(stale, stale, vendor()) as net, client() as tenios:
         await gather(2, tenios.callback_status, 10)
+        assert await tenios.callback_status(10) == "CONNECTED"
+        assert sorted(len(peer.requests) for peer in net.peers) == [1, 1, 2]
+
+
+async def test_and_only_once(network):
+    async def close(peer):
+        await peer.request()
+        peer.finish()
+
+    async with network(stale, close, vendor()) as net, client() as tenios:
+        await tenios.callback_status(10)
         with pytest.raises(ProtocolError):
             await tenios.callback_status(10)
-        assert len(net.requests) == 4
+        assert len(net.requests) == 3
+
+
+async def test_and_waits_its_turn_where_all_connections_are_in_use(network):
+    """What it is then given was used, so that a new one takes its place."""
+    async with network(stale, answering(with_length(), after=1.0)) as net, client(max_connections=1) as tenios:
+        await tenios.callback_status(10)
+        await gather(3, tenios.callback_status, 10)
+        assert net.most_open == 1
+        assert len(net.peers) == 3
 
 
 async def test_a_poll_on_a_new_connection_that_closes_is_not_repeated(network):
@@ -359,6 +381,36 @@ async def test_cancelled_at_any_moment(network, cancel, after):
         assert anyio.current_time() - began < 1.6
         assert len(net.open) == 1
         assert net.most_open == 1
+
+
+async def test_cancelled_in_the_turn_in_which_the_answer_turns_out_bad(network):
+    """Nobody is told of a future whose error nobody fetched."""
+    tasks, told = [], []
+
+    async def bad(peer):
+        await peer.request()
+        peer.send(b"garbage\r\n\r\n")
+        loop.call_soon(tasks[0].cancel)
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    async with network(bad), client() as tenios:
+        tasks.append(asyncio.ensure_future(tenios.callback_status(10)))
+        await asyncio.wait(tasks)
+        assert tasks.pop().cancelled()
+        gc.collect()
+    assert not told
+
+
+@pytest.mark.parametrize("what", ["garbage", "the end"])
+async def test_a_connection_that_ends_in_the_turn_in_which_a_poll_wants_it(network, what):
+    """The protocol was told; the socket is closed one turn later."""
+    async with network(vendor()) as net, client(max_connections=1) as tenios:
+        await tenios.callback_status(10)
+        net.peers[0].send(b"garbage") if what == "garbage" else net.peers[0].finish()
+        await asyncio.sleep(0)
+        assert await tenios.callback_status(10) == "CONNECTED"
+        assert [len(peer.requests) for peer in net.peers] == [1, 1]
 
 
 async def test_cancelled_in_the_turn_in_which_a_connection_is_handed_over(network):
