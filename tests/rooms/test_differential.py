@@ -1,10 +1,12 @@
 """The pool and h11 make the same of the same bytes, however they are split."""
 
 import asyncio
+import contextlib
 
 import anyio
 import h11
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
 from tenios_async import Callback
@@ -13,6 +15,8 @@ from tenios_async._pool import PoolExchange
 from tenios_async._wire import MAX_BODY, AccessKey, status_body
 
 from .network import Network, in_pieces, virtual_loop
+from .recorded import SERVERS, Program, record
+from .servers import Nginx, running
 
 BODY = status_body(AccessKey("key"), Callback(10))
 WAITS, CUT_SHORT, REFUSED = "waits for more", "cut short", "refused"
@@ -179,3 +183,39 @@ def test_what_is_damaged(streamed):
     theirs = by_h11(b"".join(pieces), closes=closes)
     if isinstance(ours, tuple) and isinstance(theirs, tuple):
         assert ours == theirs
+
+
+EXPECTED = {"/length": 200, "/chunks": 200, "/nothing": 204, "/close": 200, "/long": REFUSED, "/missing": 404}
+
+
+@pytest.fixture(scope="module", params=[*SERVERS, "nginx"])
+def recordings(request, tmp_path_factory):
+    """Each answer of a real server, asked to keep the connection and to close it."""
+    if request.param == "nginx" and Nginx.program is None:
+        pytest.skip("nginx is not installed")
+    directory = tmp_path_factory.mktemp("recorded")
+    with contextlib.ExitStack() as stack:
+        if request.param == "nginx":
+            server = stack.enter_context(running(Nginx, directory))
+            address, expected = ("127.0.0.1", server.port), {"/callback/status": 200, "/missing": 404}
+        else:
+            program = Program(request.param, directory / "errors")
+            stack.callback(program.stop)
+            address, expected = program.address, EXPECTED
+        yield [
+            (path, seen, record(address, path, closing=closing))
+            for path, seen in expected.items()
+            for closing in (False, True)
+        ]
+
+
+def test_what_real_servers_send(recordings):
+    """Whole, in bytes, and cut in two anywhere."""
+    for path, expected, (stream, closes) in recordings:
+        theirs = by_h11(stream, closes=closes)
+        assert expected in (theirs, theirs[0]), path
+        step = 1 + len(stream) // 200
+        ways = [[stream], [stream[at : at + step] for at in range(0, len(stream), step)]]
+        ways += [[stream[:at], stream[at:]] for at in range(1, len(stream), step)]
+        for pieces in ways:
+            assert by_pool(pieces, closes=closes) == theirs, path
