@@ -132,7 +132,6 @@ async def test_a_call_being_placed_is_cancelled():
     assert outcomes == {AttemptOutcome.NOT_SENT, AttemptOutcome.PLACED}
 
 
-@pytest.mark.filterwarnings("ignore:.*connect_tcp.<locals>.try_connect")  # anyio's, when a task ends before it began
 def test_the_loop_ends():
     """`asyncio.run` returns while a watch is at its k-th await."""
     for k in every_k():

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 
 import anyio
 import httpx
@@ -119,6 +120,19 @@ async def test_a_certificate_that_does_not_hold_is_not_tried_again(client, certi
         outcome = await place(tenios, timeout=30)
     assert_not_sent(*outcome, server)
     assert len(server.peers) == 1
+
+
+async def test_the_trust_store_is_that_of_httpx(monkeypatch, tmp_path, certificates):
+    """Without an `ssl_context`: what httpx trusts, here through SSL_CERT_FILE."""
+    authority = tmp_path / "authority.pem"
+    authority.write_text(ssl.DER_cert_to_PEM_cert(certificates.trusting.get_ca_certs(binary_form=True)[-1]))
+    async with Server(over_tls(certificates.good, answer(PLACED)), scheme="https") as server:
+        async with TeniosClient(KEY, base_url=server.url) as tenios:
+            assert_not_sent(*await place(tenios), server)
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        async with TeniosClient(KEY, base_url=server.url) as tenios:
+            outcome = await place(tenios)
+    assert_placed(*outcome, server)
 
 
 async def test_a_certificate_that_holds(client, certificates):
