@@ -247,7 +247,24 @@ class TeniosClient:
         Raises an `ApiError`, `ConnectionFailed`, `RequestTimeout` or `ProtocolError`.
         """
         callback = as_callback(callback)
-        return await self._ask(callback, self._status_timeout if timeout is None else _timeout(timeout))
+        timeout = self._status_timeout if timeout is None else _timeout(timeout)
+        exchange, body = self._open(), status_body(self._key, callback)
+        began = self._now()
+        try:
+            try:
+                reply = await exchange.post(STATUS_PATH, body, deadline=began + timeout)
+            except ExchangeFailed as failure:
+                self._check_open()
+                raise _read_error(failure) from failure.__cause__
+            status = parse_status(reply, body)
+        except TeniosError as error:
+            self._tell(Polled(callback, None, error, self._now() - began))
+            raise
+        if self._observers:
+            self._tell(Polled(callback, status, None, self._now() - began))
+        if not status.is_known:
+            self._note_strange(status)
+        return status
 
     def watch_callback(
         self, callback: Callback | int | str, *, polling: Polling | None = None, timeout: float | None = None
@@ -350,32 +367,9 @@ class TeniosClient:
         if self._home != current_token():
             raise ClientMisuse("the client was opened on another event loop; open one on each loop")
 
-    async def _ask(self, callback: Callback, timeout: float) -> CallbackStatus:
-        exchange = self._open()
-        began = self._now()
-        try:
-            status = await self._read(exchange, callback, began + timeout)
-        except TeniosError as error:
-            self._tell(Polled(callback, None, error, self._now() - began))
-            raise
-        if self._observers:
-            self._tell(Polled(callback, status, None, self._now() - began))
-        if not status.is_known:
-            self._note_strange(status)
-        return status
-
-    async def _read(self, exchange: Exchange, callback: Callback, deadline: float) -> CallbackStatus:
-        body = status_body(self._key, callback)
-        try:
-            reply = await exchange.post(STATUS_PATH, body, deadline=deadline)
-        except ExchangeFailed as failure:
-            self._check_open()
-            raise _read_error(failure) from failure.__cause__
-        return parse_status(reply, body)
-
     async def _look(self, callback: Callback, timeout: float) -> CameBack:
         try:
-            status = await self._ask(callback, timeout)
+            status = await self.callback_status(callback, timeout=timeout)
         except TeniosError as error:
             return error
         return Seen(status, datetime.now(UTC))

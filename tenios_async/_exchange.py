@@ -82,29 +82,26 @@ class ExchangeFailed(Exception):  # never leaves the first floor
 
 
 class RawHeaders(Mapping[str, str]):
-    """An answer's headers, decoded when one is asked for, which is seldom."""
+    """An answer's headers, by their names in lower case; decoded when one is asked for, which is seldom."""
 
-    __slots__ = ("_fields", "_raw")
+    __slots__ = ("_raw",)
 
     def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
         self._raw = raw
-        self._fields: dict[str, str] | None = None
 
-    def has(self, name: bytes) -> bool:
-        """Whether there is one of this name, in lower case."""
-        for raw_name, _ in self._raw:  # noqa: SIM110  # this is asked for each poll, and any() costs twice as much
-            if len(raw_name) == len(name) and raw_name.lower() == name:
+    def __contains__(self, name: object) -> bool:
+        key = name.encode("latin-1") if isinstance(name, str) else b""
+        for raw_name, _ in self._raw:  # noqa: SIM110  # this is asked of each answer, and any() costs twice as much
+            if len(raw_name) == len(key) and raw_name.lower() == key:
                 return True
         return False
 
     def __getitem__(self, name: str) -> str:
-        if self._fields is None:
-            self._fields = {}
-            for raw_name, raw_value in self._raw:
-                key, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-                value = value.strip(" \t")  # RFC 9110 5.5; llhttp leaves it at the end
-                self._fields[key] = f"{self._fields[key]}, {value}" if key in self._fields else value
-        return self._fields[name]
+        key = name.encode("latin-1")
+        values = [value.decode("latin-1") for raw_name, value in self._raw if raw_name.lower() == key]
+        if not values:
+            raise KeyError(name)
+        return ", ".join(value.strip(" \t") for value in values)  # RFC 9110 5.3 and 5.5; llhttp leaves white space
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(name.decode("latin-1").lower() for name, _ in self._raw))
@@ -279,7 +276,7 @@ _HEADERS = {
 _NO_TIMEOUT = {"connect": None, "read": None, "write": None, "pool": None}
 
 
-async def _read(response: httpx.Response, headers: RawHeaders) -> bytes:
+async def _read(response: httpx.Response, headers: Mapping[str, str]) -> bytes:
     """The body. Raises `ExchangeFailed` where it is too long."""
     length = headers.get("content-length", "")
     if length.isdecimal() and len(length) < len(str(MAX_BODY)):
@@ -438,11 +435,11 @@ def _is_its_own(room: object) -> bool:
     return code is not None and home is not None and code.co_filename.startswith(home.removesuffix("__init__.py"))
 
 
-def refused_encoding(headers: RawHeaders) -> str | None:
+def refused_encoding(headers: Mapping[str, str]) -> str | None:
     """What is wrong with an answer that is compressed though `Accept-Encoding: identity` was asked for, or None."""
-    if not headers.has(b"content-encoding"):
+    if "content-encoding" not in headers:
         return None
-    encoding = headers.get("content-encoding", "identity").strip().lower()
+    encoding = headers["content-encoding"].lower()
     return None if encoding == "identity" else f"the answer came with Content-Encoding {encoding[:20]!r}"
 
 

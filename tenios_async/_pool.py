@@ -1,8 +1,8 @@
 """The fast room behind the seam: keep-alive connections to one origin, for asyncio.
 
 An idle connection is handed out in O(1), the last used first, and is told at once when the server closes it. HTTP/1.1
-is parsed by httptools (llhttp); here are only the connection's states and the limits. Progress is exact: a connection
-knows whether it wrote.
+is parsed in `_reader`; here are only the connections and their states. Progress is exact: a connection knows whether it
+wrote.
 """
 
 from __future__ import annotations
@@ -15,28 +15,23 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import anyio
-import httptools
 
 from tenios_async._exchange import (
     KEEPALIVE,
     ExchangeFailed,
     Progress,
-    RawHeaders,
     describe,
     refused_encoding,
     without_frames,
 )
-from tenios_async._wire import MAX_BODY, Reply, is_address
+from tenios_async._reader import AnswerReader
+from tenios_async._wire import is_address
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tenios_async._wire import Body
+    from tenios_async._wire import Body, Reply
 
-MAX_HEADERS = 32 * 1024
-"""Bytes of names and values, those of 1xx answers included."""
-MAX_UNPARSED = 2 * MAX_HEADERS
-"""Bytes, white space and all, that may come before the headers end; the parser tells of a header when it is whole."""
 FRESH = 1.0
 """Seconds since its last use after which a connection is not trusted with a call: servers close idle ones."""
 NEW = -1.0
@@ -77,6 +72,7 @@ class PoolExchange:
         self._idle: dict[_Connection, None] = {}  # a stack
         self._waiters: OrderedDict[asyncio.Future[_Connection | None], None] = OrderedDict()
         self._open: set[_Connection] = set()
+        self._readers: list[AnswerReader] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._all_lost: asyncio.Future[None] | None = None
@@ -248,6 +244,15 @@ class PoolExchange:
             oldest.drop()
             self._free_slots += 1
 
+    def take_reader(self) -> AnswerReader:
+        """For the next answer. One serves any number of connections whose answers come in one piece."""
+        return self._readers.pop() if self._readers else AnswerReader()
+
+    def give_back(self, reader: AnswerReader) -> None:
+        """Takes one whose answer was clean."""
+        reader.begin()
+        self._readers.append(reader)
+
     def made(self, connection: _Connection) -> None:
         """Is told by a connection that it is up."""
         self._open.add(connection)
@@ -266,14 +271,28 @@ class PoolExchange:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: one request at a time, and what httptools makes of the answer."""
+    """One connection: one request at a time."""
+
+    __slots__ = (
+        "_answer",
+        "_deadline",
+        "_is_clean",
+        "_loop",
+        "_pool",
+        "_reader",
+        "_requests",
+        "_timer",
+        "_timer_ends",
+        "_transport",
+        "last_used",
+    )
 
     def __init__(self, pool: PoolExchange) -> None:
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
         self._answer: asyncio.Future[Reply] | None = None
+        self._reader: AnswerReader | None = None  # from the first byte of an answer to its last
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ends = math.inf
@@ -281,23 +300,10 @@ class _Connection(asyncio.Protocol):
         self._is_clean = True  # nothing of an answer is missing, and nothing came after it
         self.last_used = 0.0
         """When it was made or its last answer ended, on the loop's clock."""
-        self._begin()
-
-    def _begin(self) -> None:
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
-        self._header_bytes = self._body_bytes = self._unparsed = 0
-        self._status_code = 0
-        self._in_headers = True
-        self._came = self._is_whole = False
-        self._problem: str | None = None
 
     @property
     def is_up(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
-
-    def was_idle_for_more_than(self, seconds: float) -> bool:
-        return seconds != math.inf and self._loop.time() - self.last_used > seconds
 
     @property
     def is_reusable(self) -> bool:
@@ -308,6 +314,9 @@ class _Connection(asyncio.Protocol):
             and not transport.is_closing()
             and not transport.get_write_buffer_size()
         )
+
+    def was_idle_for_more_than(self, seconds: float) -> bool:
+        return seconds != math.inf and self._loop.time() - self.last_used > seconds
 
     def check_usable(self, idle_for: float) -> None:
         """Raises `ExchangeFailed` where it was closed, or is too old by now."""
@@ -327,7 +336,6 @@ class _Connection(asyncio.Protocol):
         content = body.encode()
         self._requests += 1
         self._is_clean = False
-        self._begin()
         self._answer = answer = self._loop.create_future()
         self._deadline = deadline
         if deadline < self._timer_ends:
@@ -352,20 +360,14 @@ class _Connection(asyncio.Protocol):
             self._pool.is_ending(self)
             self.drop()
             return
-        self._came = True
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._is_clean = False
-            if not self._is_whole:
-                self._problem = self._problem or f"what answered does not speak HTTP/1.1 as asked: {error}"
-        if self._in_headers:
-            self._unparsed += len(data)
-            self._check_headers(self._unparsed, MAX_UNPARSED)
-        if self._problem is not None:
-            self._fail(self._problem, Progress.ANSWERED)
-        elif self._is_whole:
-            self._finish()
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = self._pool.take_reader()
+        reader.feed(data)
+        if reader.problem is not None:
+            self._fail(reader.problem, Progress.ANSWERED)
+        elif reader.is_whole:
+            self._finish(reader)
 
     def eof_received(self) -> None:
         self._pool.is_ending(self)
@@ -373,64 +375,29 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
             self._fail(describe(exc, timed_out=False), Progress.MAYBE_SENT)
-        # RFC 9112 6.3: the end of the stream ends an answer that gives no length.
-        elif self._came and not self._in_headers and not self._says_its_length():
-            self._finish()
+        elif self._reader is not None and self._reader.ends_with_the_stream:
+            self._finish(self._reader)
         else:
             self._fail("the connection was closed before a whole answer came", Progress.MAYBE_SENT)
         self._cancel_timer()
         self._pool.is_ending(self)
         self._pool.lost(self)
 
-    def on_message_begin(self) -> None:
-        if self._is_whole:
-            self._is_clean = False  # an answer to nothing
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_headers:  # a trailer, which RFC 9110 6.5.1 lets us ignore, or surplus
-            return
-        self._header_bytes += len(name) + len(value)
-        self._check_headers(self._header_bytes, MAX_HEADERS)
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        if not self._is_whole:
-            self._status_code = self._parser.get_status_code()
-            self._in_headers = self._status_code < 200  # noqa: PLR2004  # RFC 9110 15.2: an answer follows
-
-    def on_body(self, data: bytes) -> None:
-        if self._is_whole:
-            return
-        self._body_bytes += len(data)
-        if self._body_bytes > MAX_BODY:
-            self._problem = f"the answer is longer than {MAX_BODY} bytes"
-        else:
-            self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        if self._in_headers:
-            self._headers.clear()
-        else:
-            self._is_clean = self._parser.should_keep_alive() and not self._is_whole
-            self._is_whole = True
-
-    def _check_headers(self, count: int, limit: int) -> None:
-        if count > limit:
-            self._problem = f"the answer's headers are longer than {MAX_HEADERS} bytes"
-
-    def _says_its_length(self) -> bool:
-        return not {b"content-length", b"transfer-encoding"}.isdisjoint(name.lower() for name, _ in self._headers)
-
-    def _finish(self) -> None:
+    def _finish(self, reader: AnswerReader) -> None:
         answer = self._answer
         if answer is None or answer.done():
             return
-        headers = RawHeaders(self._headers)
-        if (problem := refused_encoding(headers)) is not None:
+        reply = reader.reply()
+        if (problem := refused_encoding(reply.headers)) is not None:
             self._fail(problem, Progress.ANSWERED)
             return
+        # An idle connection keeps as little as it can: what many share stays in the processor's cache.
+        self._answer = self._reader = None
         self.last_used = self._loop.time()
-        answer.set_result(Reply(self._status_code, headers, b"".join(self._body)))
+        self._is_clean = reader.is_clean
+        if reader.is_clean:
+            self._pool.give_back(reader)
+        answer.set_result(reply)
 
     def _set_timer(self) -> None:
         self._cancel_timer()
@@ -457,7 +424,7 @@ class _Connection(asyncio.Protocol):
     def _fail(self, reason: str, progress: Progress, *, timed_out: bool = False) -> None:
         if self._answer is None or self._answer.done():
             return
-        was_reused = self._requests > 1 and not self._came
+        was_reused = self._requests > 1 and self._reader is None
         failure = ExchangeFailed(reason, progress, timed_out=timed_out, is_fault=True, was_reused=was_reused)
         self._answer.set_exception(failure)
         self._answer.exception()  # counts as retrieved, should whoever asked be cancelled in this turn of the loop
