@@ -68,7 +68,8 @@ class AnswerReader:
                 self.problem = self.problem or f"what answered does not speak HTTP/1.1 as asked: {error}"
         if self._in_headers:
             self._unparsed += len(data)
-            self._check_headers(self._unparsed, MAX_UNPARSED)
+        if self._header_bytes > MAX_HEADERS or self._unparsed > MAX_UNPARSED:
+            self.problem = f"the answer's headers are longer than {MAX_HEADERS} bytes"
 
     def reply(self) -> Reply:
         """The answer."""
@@ -79,11 +80,9 @@ class AnswerReader:
             self.is_clean = False  # an answer to nothing
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_headers:  # a trailer, which RFC 9110 6.5.1 lets us ignore, or of an answer to nothing
-            return
-        self._header_bytes += len(name) + len(value)
-        self._check_headers(self._header_bytes, MAX_HEADERS)
-        self._headers.append((name, value))
+        if self._in_headers:  # else a trailer, which RFC 9110 6.5.1 lets us ignore, or of an answer to nothing
+            self._header_bytes += len(name) + len(value)
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if not self.is_whole:
@@ -108,7 +107,3 @@ class AnswerReader:
         else:
             self.is_clean = self._parser.should_keep_alive() and not self.is_whole
             self.is_whole = True
-
-    def _check_headers(self, count: int, limit: int) -> None:
-        if count > limit:
-            self.problem = f"the answer's headers are longer than {MAX_HEADERS} bytes"

@@ -253,10 +253,14 @@ def _json_object(reply: Reply) -> dict[str, Any]:
 
 
 def _loads(body: bytes) -> Any:
+    text = body.decode().removeprefix("\ufeff").strip(" \t\r\n")  # RFC 8259 sections 8.1 (a BOM may be ignored) and 2
     try:
-        return _DECODER.decode(body.decode().removeprefix("\ufeff"))  # RFC 8259 section 8.1: a BOM may be ignored
+        value, end = _DECODER.raw_decode(text)
     except RecursionError:
         raise ValueError("too deep") from None
+    if end != len(text):
+        raise ValueError("more than one value")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
