@@ -32,6 +32,9 @@ KEEPALIVE = 120.0
 """Seconds a connection for polls stays open idle; httpx's 5 s would make each slow poll pay a TLS handshake."""
 
 
+PER_CLIENT = 10
+"""Requests that one httpx client of ours has under way. At 500 connections a poll costs five times as much as at 10."""
+
 MAX_BUFFERED = 1024 * 1024
 """Bytes after which an answer that is too long and cannot be cancelled is dropped."""
 
@@ -133,73 +136,47 @@ class Exchange(Protocol):
 
 
 class HttpxExchange:
-    """The room over an httpx (or httpx2) client.
+    """The room over the caller's httpx (or httpx2) client, which stays the caller's: never closed, never changed.
 
     Args:
-        package: the client's, `httpx` or `httpx2`.
+        http_client: the client.
         base_url: without a slash at its end.
-        clients: for a body, the client that sends it.
     """
 
-    def __init__(self, package: ModuleType, base_url: str, clients: Callable[[Body], httpx.AsyncClient]) -> None:
-        self.name = package.__name__
-        self._package: Any = package
+    def __init__(self, http_client: httpx.AsyncClient, base_url: str) -> None:
+        self._package: Any = package_of(http_client)
+        self.name: str = self._package.__name__
+        self._client = http_client
         self._base_url = base_url
-        self._clients = clients
-        self._owned: tuple[httpx.AsyncClient, ...] = ()
-        self._reserve: httpx.AsyncClient | None = None
-        self._own_headers: list[tuple[str, str]] = []
-        self._urls: dict[str, httpx.URL] = {}
-        self._limiter: anyio.Semaphore | None = None
-
-    @classmethod
-    def over(cls, http_client: httpx.AsyncClient, base_url: str) -> HttpxExchange:
-        """Over the caller's client, which stays the caller's: never closed, never changed."""
-        return cls(package_of(http_client), base_url, lambda _: http_client)
-
-    @classmethod
-    def own(
-        cls, base_url: str, *, ssl_context: ssl.SSLContext | None, max_connections: int, user_agent: str
-    ) -> HttpxExchange:
-        """Over clients of our own. A call is placed on a fresh connection only: no idle one can prove stale."""
-        import httpx  # noqa: PLC0415  # 30 ms that nobody pays who brings their own room
-
-        context = ssl_context if ssl_context is not None else httpx.create_ssl_context()
-
-        def client(keepalive: int) -> httpx.AsyncClient:
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=keepalive, keepalive_expiry=KEEPALIVE)
-            return httpx.AsyncClient(verify=context, limits=limits)
-
-        placing, polling = client(0), client(max_connections)
-        exchange = cls(httpx, base_url, lambda body: placing if body.dials else polling)
-        exchange._owned, exchange._reserve = (placing, polling), placing
-        host = httpx.URL(base_url).netloc.decode("ascii")
-        exchange._own_headers = [("Host", host), ("User-Agent", user_agent), *_HEADERS.items()]
-        exchange._limiter = anyio.Semaphore(max_connections, fast_acquire=True)
-        return exchange
 
     async def aclose(self) -> None:
-        for client in self._owned:
-            await client.aclose()
+        pass
 
     async def post(
         self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
     ) -> Reply:
         try:
-            return await self._post(self._clients(body), path, _Sending(body, before_send), deadline)
+            return await self._post(path, _Sending(body, before_send), deadline, is_new=body.dials)
         except ExchangeFailed as failure:
             if not failure.may_go_again(body):
                 raise
-        return await self._post(self._reserve or self._clients(body), path, _Sending(body, before_send), deadline)
+        return await self._post(path, _Sending(body, before_send), deadline, is_new=True)
 
-    async def _post(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> Reply:
+    async def _take(self, *, is_new: bool) -> httpx.AsyncClient:
+        """A client to send with; `is_new` asks for one that opens a new connection."""
+        del is_new
+        return self._client
+
+    def _give_back(self, client: httpx.AsyncClient, *, is_new: bool) -> None:
+        pass
+
+    async def _post(self, path: str, sending: _Sending, deadline: float, *, is_new: bool) -> Reply:
         failure: Exception
+        client: httpx.AsyncClient | None = None
         try:
             with anyio.CancelScope(deadline=deadline):
-                if self._limiter is None:
-                    return await self._send(client, path, sending, deadline)
-                async with self._limiter:
-                    return await self._send(client, path, sending, deadline)
+                client = await self._take(is_new=is_new)
+                return await self._send(client, path, sending, deadline)
             failure = TimeoutError("the deadline has passed")
         except ExchangeFailed:
             raise
@@ -209,23 +186,24 @@ class HttpxExchange:
             # A cancellation: it goes on without the frames below, whose locals hold the body.
             raise error.with_traceback(None)  # noqa: B904
         finally:
+            if client is not None:
+                self._give_back(client, is_new=is_new)
             if sending.is_in_handshake:
                 await sending.leave_handshake()
         if sending.objection is not None:
             raise sending.objection.with_traceback(sending.objection_traceback)
         timed_out = isinstance(failure, (TimeoutError, self._package.TimeoutException))
-        progress = sending.progress_after_failure(is_stock=_is_stock(self._package, client, self._base_url + path))
+        is_stock = client is None or _is_stock(self._package, client, self._base_url + path)
         raise ExchangeFailed(
             describe(failure, timed_out=timed_out),
-            progress,
+            sending.progress_after_failure(is_stock=is_stock),
             timed_out=timed_out,
             is_fault=isinstance(failure, (self._package.ConnectError, OSError)) and not _is_certificate(failure),
             was_reused=sending.was_reused,
         ) from without_frames(failure)
 
     async def _send(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> Reply:
-        make = self._make_own_request if self._owned else self._make_request
-        request = make(client, path, sending, deadline)
+        request = self._make_request(client, path, sending, deadline)
         # auth=None: an auth flow may send twice. No redirect is followed: it would carry the key elsewhere.
         response = await client.send(request, auth=None, follow_redirects=False, stream=True)
         try:
@@ -251,8 +229,47 @@ class HttpxExchange:
         request.stream = stream  # build_request wraps it in a generator, which on trio warns when a write fails
         return request
 
-    def _make_own_request(self, _: object, path: str, sending: _Sending, __: float) -> httpx.Request:
+
+class OwnHttpxExchange(HttpxExchange):
+    """The room over httpx clients of our own. A call is placed on a new connection: no idle one can prove stale.
+
+    Args:
+        base_url: without a slash at its end.
+        ssl_context: for their connections.
+        max_connections: requests under way at once; further ones wait in order.
+        user_agent: for the header of that name.
+    """
+
+    def __init__(self, base_url: str, *, ssl_context: ssl.SSLContext, max_connections: int, user_agent: str) -> None:
+        import httpx  # noqa: PLC0415  # 60 ms that nobody pays who never enters
+
+        def make(keepalive: int) -> httpx.AsyncClient:
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=keepalive, keepalive_expiry=KEEPALIVE)
+            return httpx.AsyncClient(verify=ssl_context, limits=limits)
+
+        self._placing = _Clients(lambda: make(0))
+        self._polling = _Clients(lambda: make(PER_CLIENT))
+        self._limiter = anyio.Semaphore(max_connections, fast_acquire=True)
+        super().__init__(self._polling.first, base_url)
+        host = httpx.URL(base_url).netloc.decode("ascii")
+        self._headers = [("Host", host), ("User-Agent", user_agent), *_HEADERS.items()]
+        self._urls: dict[str, httpx.URL] = {}
+
+    async def aclose(self) -> None:
+        for client in (*self._placing.all, *self._polling.all):
+            await client.aclose()
+
+    async def _take(self, *, is_new: bool) -> httpx.AsyncClient:
+        await self._limiter.acquire()
+        return (self._placing if is_new else self._polling).take()
+
+    def _give_back(self, client: httpx.AsyncClient, *, is_new: bool) -> None:
+        (self._placing if is_new else self._polling).give_back(client)
+        self._limiter.release()
+
+    def _make_request(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> httpx.Request:
         """As it is: our own clients have nothing to add, and the deadline is the scope's around all this."""
+        del client, deadline
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = self._package.URL(self._base_url + path)
@@ -261,11 +278,31 @@ class HttpxExchange:
             self._package.Request(
                 "POST",
                 url,
-                headers=[*self._own_headers, ("Content-Length", str(sending.length))],
+                headers=[*self._headers, ("Content-Length", str(sending.length))],
                 stream=_stream_class(self._package)(sending),
                 extensions={"trace": sending.trace, "timeout": _NO_TIMEOUT},
             ),
         )
+
+
+class _Clients:
+    """httpx clients of one kind. httpx looks at all connections for each request, so that no client gets many."""
+
+    def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
+        self._make = make
+        self.first = make()
+        self.all = [self.first]
+        self._free = [self.first] * PER_CLIENT  # the last used on top, whose connections are warm
+
+    def take(self) -> httpx.AsyncClient:
+        if not self._free:
+            client = self._make()
+            self.all.append(client)
+            self._free = [client] * PER_CLIENT
+        return self._free.pop()
+
+    def give_back(self, client: httpx.AsyncClient) -> None:
+        self._free.append(client)
 
 
 _HEADERS = {

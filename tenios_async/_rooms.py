@@ -14,7 +14,7 @@ import types
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from tenios_async._exchange import HttpxExchange
+from tenios_async._exchange import HttpxExchange, OwnHttpxExchange
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,7 +49,7 @@ class Rooms:
         user_agent: str,
     ) -> None:
         self._base_url = base_url
-        self._callers = None if http_client is None else HttpxExchange.over(http_client, base_url)
+        self._callers = None if http_client is None else HttpxExchange(http_client, base_url)
         self._ssl_context = ssl_context
         self._max_connections = max_connections
         self._user_agent = user_agent
@@ -112,7 +112,7 @@ class Rooms:
 
     def _enter_httpx(self) -> HttpxExchange:
         if self._httpx is None:
-            self._httpx = HttpxExchange.own(
+            self._httpx = OwnHttpxExchange(
                 self._base_url,
                 ssl_context=self._make_ssl_context(),
                 max_connections=self._max_connections,

@@ -1,4 +1,4 @@
-"""Both rooms the client has today, certificates, and no proxy from the outside."""
+"""A client of our own making (the pool on asyncio, httpx on trio) or over the caller's; certificates; no proxy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def _no_environment(monkeypatch):
 
 class Certificates(NamedTuple):
     trusting: ssl.SSLContext
-    """For clients: knows this authority and no other."""
+    """For clients: knows this authority."""
+    authority: bytes
+    """Its certificate, PEM."""
     good: ssl.SSLContext
     other_host: ssl.SSLContext
     untrusted: ssl.SSLContext
@@ -50,6 +52,7 @@ def certificates() -> Certificates:
     long_ago = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)
     return Certificates(
         trusting,
+        authority.cert_pem.bytes(),
         good=serving(authority.issue_cert("127.0.0.1", "api.tenios.invalid")),
         other_host=serving(authority.issue_cert("elsewhere.invalid")),
         untrusted=serving(stranger.issue_cert("127.0.0.1")),
@@ -61,7 +64,7 @@ def certificates() -> Certificates:
 
 @pytest.fixture(params=["own", "callers"])
 def room(request) -> str:
-    """Which httpx client sends: the library's own or one of the caller's."""
+    """Who makes the connections: the library, or an httpx client of the caller's."""
     return request.param
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import ssl
 
 import anyio
 import httpx
@@ -125,7 +124,7 @@ async def test_a_certificate_that_does_not_hold_is_not_tried_again(client, certi
 async def test_the_trust_store_is_that_of_httpx(monkeypatch, tmp_path, certificates):
     """Without an `ssl_context`: what httpx trusts, here through SSL_CERT_FILE."""
     authority = tmp_path / "authority.pem"
-    authority.write_text(ssl.DER_cert_to_PEM_cert(certificates.trusting.get_ca_certs(binary_form=True)[-1]))
+    authority.write_bytes(certificates.authority)
     async with Server(over_tls(certificates.good, answer(PLACED)), scheme="https") as server:
         async with TeniosClient(KEY, base_url=server.url) as tenios:
             assert_not_sent(*await place(tenios), server)
