@@ -20,6 +20,7 @@ from tenios_async._errors import (
 )
 from tenios_async._events import Ended, Event, Observer, Placed, Polled, Transitioned
 from tenios_async._lifecycle import CallbackStatus
+from tenios_async._limits import Rate
 from tenios_async._models import (
     AttemptOutcome,
     Callback,
@@ -56,6 +57,7 @@ __all__ = [
     "Polled",
     "Polling",
     "ProtocolError",
+    "Rate",
     "RateLimited",
     "RequestTimeout",
     "ServerError",

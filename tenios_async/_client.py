@@ -16,6 +16,7 @@ from anyio.lowlevel import current_token
 from tenios_async._errors import ClientMisuse, ConnectionFailed, ProtocolError, RequestTimeout, TeniosError
 from tenios_async._events import Ended, Event, Observer, Placed, Polled, Transitioned
 from tenios_async._exchange import Exchange, ExchangeFailed, Progress, package_of
+from tenios_async._limits import Rate
 from tenios_async._models import (
     AttemptOutcome,
     Callback,
@@ -28,6 +29,7 @@ from tenios_async._models import (
 from tenios_async._placing import Placing
 from tenios_async._polling import Polling
 from tenios_async._rooms import Rooms, running_asyncio_loop
+from tenios_async._turns import Turns
 from tenios_async._watch import CameBack, Emit, Poll, Seen, Sleep, Stop, WatchMachine
 from tenios_async._wire import (
     DEFAULT_BASE_URL,
@@ -83,6 +85,8 @@ class TeniosClient:
         max_connections: requests under way at once; with `http_client` its own limits hold instead.
         ssl_context: for a private certificate authority; with `http_client` its own TLS settings hold instead.
         polling: the schedule of watches.
+        rate_limit: requests a second of this whole client, evenly spaced; None is no limit. A 429 or 503 halves it for
+            everybody at once, and it recovers by a tenth a second.
         cancel_grace: seconds a cancelled init that has left stays to learn its id.
         allow_insecure_http: lets `base_url` be plain http:// beyond loopback.
         observers: callables told of each event (`tenios_async.Event`).
@@ -101,6 +105,7 @@ class TeniosClient:
         max_connections: int = _MAX_CONNECTIONS,
         ssl_context: ssl.SSLContext | None = None,
         polling: Polling = Polling(),  # noqa: B008  # frozen
+        rate_limit: Rate | None = None,
         cancel_grace: float = 2.0,
         allow_insecure_http: bool = False,
         observers: Iterable[Observer] = (),
@@ -119,6 +124,8 @@ class TeniosClient:
             raise ValueError("max_connections must be a whole number of 1 or more")
         if not isinstance(polling, Polling):
             raise ValueError("polling must be a Polling")  # noqa: TRY004  # bad arguments raise ValueError
+        if rate_limit is not None and not isinstance(rate_limit, Rate):
+            raise ValueError("rate_limit must be a Rate, for instance Rate(20, per=1.0)")
         if isinstance(cancel_grace, bool) or not 0 <= cancel_grace < math.inf:
             raise ValueError("cancel_grace must be a number of seconds of 0 or more")
         if http_client is not None:
@@ -132,6 +139,7 @@ class TeniosClient:
             max_connections=max_connections,
             user_agent=f"tenios_async/{_version()}",
         )
+        self._turns = None if rate_limit is None else Turns(rate_limit)
         self._polling = polling
         self._cancel_grace = cancel_grace
         self._observers = tuple(observers)
@@ -347,7 +355,8 @@ class TeniosClient:
             if self._home is None:
                 self._settle_down()
             self._check_home()
-        return self._rooms.enter()
+        room = self._rooms.enter()
+        return room if self._turns is None else self._turns.over(room)
 
     def _settle_down(self) -> None:
         self._home, self._pid = current_token(), os.getpid()

@@ -1,0 +1,118 @@
+"""How fast the whole client may ask: an even pace, halved at a refusal, as arithmetic on a clock that is handed in.
+
+The pace is that of the generic cell rate algorithm (ITU-T I.371) without a burst: one request, then one gap. After a
+429 or a 503 it halves at once and recovers by a tenth of the full rate a second: halve, then add, as TCP does it (RFC
+5681).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import OrderedDict
+
+import attrs
+
+HALVED_AT_MOST_TO = 1 / 64
+"""Of the full rate; a row of refusals must not stop the client for good."""
+RECOVERY = 0.1
+"""Of the full rate, a second, without a further refusal."""
+
+
+@attrs.frozen
+class Rate:
+    """So many requests in so many seconds, evenly spaced. Raises `ValueError` for what is not above 0 and finite.
+
+    Attributes:
+        requests: how many.
+        per: in how many seconds.
+    """
+
+    requests: float
+    per: float = 1.0
+
+    def __attrs_post_init__(self) -> None:
+        for name, value in (("requests", self.requests), ("per", self.per)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"a Rate's {name} must be a number above 0")
+
+    @property
+    def a_second(self) -> float:
+        """Requests a second."""
+        return self.requests / self.per
+
+
+class Errand(enum.Enum):
+    """What a request is for."""
+
+    CALL = enum.auto()
+    """To place a callback. Goes first, but takes no more than every second turn while looks are waiting."""
+    LOOK = enum.auto()
+    """To ask for a status."""
+
+
+class Pace:
+    """The queue for turns. Whoever waits holds a ticket; the one whose turn is next is told when that is.
+
+    Args:
+        rate: the full rate; None is no limit, but a `Retry-After` is obeyed all the same.
+        now: the present, on the clock that every method is told.
+    """
+
+    def __init__(self, rate: Rate | None, now: float) -> None:
+        self._full = math.inf if rate is None else rate.a_second
+        self._slowed_to = self._full
+        self._slowed_at = now
+        self._next_turn = now
+        self._pause_ends = now
+        self._queues: dict[Errand, OrderedDict[object, None]] = {errand: OrderedDict() for errand in Errand}
+        self._last_was_call = False
+
+    def rate(self, now: float) -> float:
+        """Requests a second at present."""
+        if self._slowed_to >= self._full:
+            return self._full
+        return min(self._full, self._slowed_to + RECOVERY * self._full * max(0.0, now - self._slowed_at))
+
+    def join(self, ticket: object, errand: Errand, now: float) -> None:
+        """Takes a place at the end of the queue."""
+        if self.first() is None:
+            self._next_turn = max(self._next_turn, now)  # turns that nobody wanted are not saved up
+        self._queues[errand][ticket] = None
+
+    def leave(self, ticket: object) -> None:
+        """Gives the place up. One that is not waiting any more is none."""
+        for queue in self._queues.values():
+            queue.pop(ticket, None)
+
+    def first(self) -> object | None:
+        """Whose turn is next, or None if nobody waits."""
+        calls, looks = self._queues[Errand.CALL], self._queues[Errand.LOOK]
+        queue = looks if looks and (self._last_was_call or not calls) else calls
+        return next(iter(queue), None)
+
+    def turn_at(self, now: float) -> float:
+        """When the next turn is; not after `now` means at once."""
+        return max(now, self._next_turn, self._pause_ends)
+
+    def go(self, now: float) -> None:
+        """The first takes its turn."""
+        ticket = self.first()
+        if ticket is None:
+            raise ValueError("nobody waits")
+        self._last_was_call = ticket in self._queues[Errand.CALL]
+        self.leave(ticket)
+        rate = self.rate(now)
+        if rate < math.inf:
+            # From the turn and not from now: who wakes a little late does not lower the rate.
+            self._next_turn = max(self._next_turn, now - 1 / rate) + 1 / rate
+
+    def refused(self, now: float, retry_after: float | None) -> None:
+        """A 429 or 503 came back."""
+        rate = self.rate(now)
+        if rate < math.inf:
+            self._slowed_to = max(rate / 2, self._full * HALVED_AT_MOST_TO)
+            self._slowed_at = now
+            self._next_turn = max(self._next_turn, now + 1 / self._slowed_to)
+        if retry_after is not None:
+            self._pause_ends = max(self._pause_ends, now + retry_after)

@@ -1,0 +1,91 @@
+"""Turns under a rate limit, for the requests of one client, whichever room they take."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import anyio
+
+from tenios_async._exchange import ExchangeFailed, Progress
+from tenios_async._limits import Errand, Pace
+from tenios_async._wire import retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tenios_async._exchange import Exchange
+    from tenios_async._limits import Rate
+    from tenios_async._wire import Body, Reply
+
+_SLOW_DOWN = (429, 503)
+
+
+class Turns:
+    """Where requests wait for their turn, and what refusals do to all of them.
+
+    Args:
+        rate: of the whole client.
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._pace: Pace | None = None  # begins with the first request: before it there is no clock
+
+    def over(self, exchange: Exchange) -> Exchange:
+        """The same room, entered when it is one's turn."""
+        if self._pace is None:
+            self._pace = Pace(self._rate, anyio.current_time())
+        return _PacedExchange(exchange, self._pace)
+
+
+class _PacedExchange:
+    """One request's way: its turn first, then the room."""
+
+    def __init__(self, exchange: Exchange, pace: Pace) -> None:
+        self.name = exchange.name
+        self._exchange = exchange
+        self._pace = pace
+
+    async def aclose(self) -> None:
+        await self._exchange.aclose()
+
+    async def post(
+        self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
+    ) -> Reply:
+        with anyio.CancelScope(deadline=deadline) as scope:
+            await self._wait(Errand.CALL if body.dials else Errand.LOOK)
+        if scope.cancelled_caught:
+            reason = "no turn came in time under the client's rate limit"
+            raise ExchangeFailed(reason, Progress.NOT_SENT, timed_out=True)
+        reply = await self._exchange.post(path, body, deadline=deadline, before_send=before_send)
+        if reply.status_code in _SLOW_DOWN:
+            self._pace.refused(anyio.current_time(), retry_after(reply.headers))
+        return reply
+
+    async def _wait(self, errand: Errand) -> None:
+        """Returns when it is this request's turn; the place of one who is cancelled is given up."""
+        pace, ticket = self._pace, _Ticket()
+        pace.join(ticket, errand, anyio.current_time())
+        try:
+            while (turn := self._turn(ticket)) > (now := anyio.current_time()):
+                with anyio.CancelScope(deadline=turn):
+                    await ticket.called.wait()
+                ticket.called = anyio.Event()
+            pace.go(now)
+        finally:
+            pace.leave(ticket)
+            if isinstance(first := pace.first(), _Ticket):
+                first.called.set()
+
+
+    def _turn(self, ticket: _Ticket) -> float:
+        """When to go; infinite for one who is not first and will be called."""
+        return self._pace.turn_at(anyio.current_time()) if self._pace.first() is ticket else math.inf
+
+
+class _Ticket:
+    """A place in the queue."""
+
+    def __init__(self) -> None:
+        self.called = anyio.Event()
