@@ -78,7 +78,6 @@ class _PacedExchange:
             if isinstance(first := pace.first(), _Ticket):
                 first.called.set()
 
-
     def _turn(self, ticket: _Ticket) -> float:
         """When to go; infinite for one who is not first and will be called."""
         return self._pace.turn_at(anyio.current_time()) if self._pace.first() is ticket else math.inf
