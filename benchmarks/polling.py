@@ -309,7 +309,7 @@ def machine(served_by: str, *, is_apart: bool) -> dict[str, str]:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
     return {
         "CPU": f"{model}, {os.cpu_count()} cores",
-        "system": f"{platform.system()} {".".join(platform.release().split(".")[:2])}",
+        "system": " ".join((platform.system(), *platform.release().split(".")[:1])),
         "Python": f"{platform.python_implementation()} {platform.python_version()}, asyncio's own loop",
         "packages": ", ".join(versions),
         "responder": f"a process {apart}, asyncio.Protocol on {served_by}",
