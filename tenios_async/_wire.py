@@ -139,7 +139,7 @@ def init_body(key: AccessKey, request: CallbackRequest) -> Body:
 def status_body(key: AccessKey, callback: Callback) -> Body:
     """What `callback/status` is sent: the id as it was received (the example shows a number, the table says String)."""
     number = callback.id
-    return Body(key, f'"id": {number if isinstance(number, int) else json.dumps(number)}', dials=False)
+    return Body(key, f'"id": {format(number, "d") if isinstance(number, int) else json.dumps(number)}', dials=False)
 
 
 @attrs.frozen
