@@ -21,7 +21,6 @@ from tenios_async._exchange import (
     ExchangeFailed,
     Progress,
     describe,
-    refused_encoding,
     without_frames,
 )
 from tenios_async._reader import AnswerReader
@@ -387,14 +386,14 @@ class _Connection(asyncio.Protocol):
         answer = self._answer
         if answer is None or answer.done():
             return
-        reply = reader.reply()
-        if (problem := refused_encoding(reply.headers)) is not None:
+        if (problem := reader.refusal()) is not None:
             self._fail(problem, Progress.ANSWERED)
             return
         # An idle connection keeps as little as it can: what many share stays in the processor's cache.
         self._answer = self._reader = None
         self.last_used = self._loop.time()
         self._is_clean = reader.is_clean
+        reply = reader.reply()
         if reader.is_clean:
             self._pool.give_back(reader)
         answer.set_result(reply)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import httptools
 
-from tenios_async._exchange import RawHeaders
+from tenios_async._exchange import RawHeaders, refused_encoding
 from tenios_async._wire import MAX_BODY, Reply
 
 MAX_HEADERS = 32 * 1024
 """Bytes of names and values, those of 1xx answers included."""
 MAX_UNPARSED = 2 * MAX_HEADERS
 """Bytes, white space and all, that may come before the headers end; the parser tells of a header when it is whole."""
+
+
+_NONE = RawHeaders(())
 
 
 class AnswerReader:
@@ -71,9 +74,17 @@ class AnswerReader:
         if self._header_bytes > MAX_HEADERS or self._unparsed > MAX_UNPARSED:
             self.problem = f"the answer's headers are longer than {MAX_HEADERS} bytes"
 
+    def refusal(self) -> str | None:
+        """Why the whole answer is not taken, or None."""
+        return refused_encoding(RawHeaders(self._headers))
+
     def reply(self) -> Reply:
-        """The answer."""
-        return Reply(self._status_code, RawHeaders(self._headers), bytes(self._body))
+        """The answer. A success goes without its headers, which nobody reads.
+
+        With them, hundreds of answers on their way to whoever asked push each other out of the processor's cache.
+        """
+        headers = _NONE if 200 <= self._status_code < 300 else RawHeaders(self._headers)  # noqa: PLR2004
+        return Reply(self._status_code, headers, bytes(self._body))
 
     def on_message_begin(self) -> None:
         if self.is_whole:

@@ -144,7 +144,10 @@ def status_body(key: AccessKey, callback: Callback) -> Body:
 
 @attrs.frozen
 class Reply:
-    """A whole answer. Header names are lower case; the body has at most `MAX_BODY` bytes and may echo ours."""
+    """A whole answer. Header names are lower case; the body has at most `MAX_BODY` bytes and may echo ours.
+
+    A room may leave out the headers of a success (2xx).
+    """
 
     status_code: int
     headers: Mapping[str, str] = attrs.field(repr=False)

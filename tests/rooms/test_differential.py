@@ -36,7 +36,7 @@ def by_pool(pieces, *, closes):
                 return REFUSED if failure.progress is Progress.ANSWERED else CUT_SHORT
             finally:
                 await pool.aclose()
-            return reply.status_code, without_framing(reply.headers), reply.body
+            return reply.status_code, as_compared(reply.status_code, reply.headers), reply.body
 
     with asyncio.Runner(loop_factory=virtual_loop) as runner:
         return runner.run(main())
@@ -68,7 +68,7 @@ def by_h11(stream, *, closes):
     headers = joined(response.headers)
     if headers.get("content-encoding", "identity").lower() != "identity" or len(body) > MAX_BODY:
         return REFUSED
-    return response.status_code, without_framing(headers), body
+    return response.status_code, as_compared(response.status_code, headers), body
 
 
 def joined(pairs):
@@ -78,9 +78,10 @@ def joined(pairs):
     return {name: ", ".join(values) for name, values in headers.items()}
 
 
-def without_framing(headers):
-    """What has been obeyed by now; h11 writes it in its own way."""
-    return {name: value for name, value in headers.items() if name not in ("content-length", "transfer-encoding")}
+def as_compared(status_code, headers):
+    """None of a success, which the pool leaves out; and not the framing, which h11 writes in its own way."""
+    framing = ("content-length", "transfer-encoding")
+    return {} if status_code < 300 else {name: value for name, value in headers.items() if name not in framing}
 
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789-_!#$%&'*+.^`|~", min_size=1, max_size=12).map(str.encode)
