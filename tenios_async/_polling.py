@@ -85,7 +85,13 @@ class Polling:
         return attrs.evolve(self, only_end=True)
 
     def next_look(
-        self, status: CallbackStatus | None, *, looks_in_state: int, delay_left: float | None, chance: float
+        self,
+        status: CallbackStatus | None,
+        *,
+        looks_in_state: int,
+        delay_left: float | None,
+        chance: float,
+        stretch: float = 1.0,
     ) -> float:
         """Seconds from this look to the next.
 
@@ -94,14 +100,16 @@ class Polling:
             looks_in_state: how many looks have seen this state, this one included.
             delay_left: seconds until a known delay is over; None where none is known.
             chance: a random number from 0 to 1.
+            stretch: by what all intervals are longer, because a rate limit binds.
         """
         if self.fixed_interval is not None:
-            return self.fixed_interval
-        interval = self._interval(status)
+            return self.fixed_interval * stretch
+        interval = self._interval(status) * stretch
         if delay_left is not None and delay_left > interval and (status is None or status in BEFORE_DIALLING):
             return delay_left - interval * self.jitter * chance
         swing = 0.5 if looks_in_state <= 1 else _SPREAD
-        return self._bounded(interval * (1 + swing * self.jitter * (2 * chance - 1)))
+        interval *= 1 + swing * self.jitter * (2 * chance - 1)
+        return min(max(interval, self.min_interval), self.max_interval * max(stretch, 1.0))
 
     def _interval(self, status: CallbackStatus | None) -> float:
         lasts = _ENDS_IN if self.only_end else _LASTS

@@ -99,7 +99,33 @@ class WatchMachine:
         timeout: seconds the watch may take; `math.inf` for ever.
         poll_timeout: seconds one poll may take.
         chance: gives random numbers from 0 to 1.
+
+    Attributes:
+        callback: the resume token.
+        last: the last transition, or None.
+        stretch: by what the intervals to come are longer than the schedule's; above 1 where a rate limit binds.
     """
+
+    __slots__ = (
+        "_chance",
+        "_deadline",
+        "_delay_ends",
+        "_failing_since",
+        "_failure",
+        "_failures",
+        "_last_known",
+        "_last_look",
+        "_looks_in_state",
+        "_next_look",
+        "_placed",
+        "_poll_timeout",
+        "_polling",
+        "_polls",
+        "_stop",
+        "callback",
+        "last",
+        "stretch",
+    )
 
     def __init__(
         self,
@@ -114,6 +140,7 @@ class WatchMachine:
     ) -> None:
         self.callback = callback
         self.last: Transition | None = None
+        self.stretch = 1.0
         self._polling = polling
         self._poll_timeout = poll_timeout
         self._chance = chance
@@ -204,6 +231,7 @@ class WatchMachine:
             looks_in_state=self._looks_in_state,
             delay_left=None if self._delay_ends is None else self._delay_ends - now,
             chance=self._chance(),
+            stretch=self.stretch,
         )
         if self._failures:
             backoff = min(2.0 ** min(self._failures - 1, 10), BACKOFF_MAX) * (
