@@ -1,74 +1,109 @@
 """When to look again.
 
-The best moments to look at something that ends at random lie as densely as the square root of the rate at which it ends
-(Barlow, Hunter & Proschan 1963; Keller 1974): an interval of about `sqrt(2 c m)` for a state that lasts `m` seconds on
-average, where `c` says how many seconds of lateness one poll is worth. So a state that lasts half a second is looked at
-often and a talk of three minutes seldom, and each transition starts afresh.
+A look costs something, and so does every second in which something new has happened and nobody knows. The best moments
+lie as densely as the square root of the rate at which the present state ends (Barlow, Hunter & Proschan 1963; Keller
+1974): for a constant rate `h` an interval of about `sqrt(2 c / h)`, exactly the `x` in `exp(h x) = 1 + h x + h c`,
+where `c` says how many seconds of lateness one look is worth. The same said without `h`, and so for any law:
+
+    look when the odds that there is news, summed up over the time since the last look, have reached `c`.
+
+What the odds are, `_lifetimes` knows, from the state, the time spent in it, and how closely its beginning is known.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 
 import attrs
 
-from tenios_async._lifecycle import BEFORE_DIALLING, CallbackStatus
+from tenios_async._lifecycle import BEFORE_DIALLING, INITIAL, TERMINAL, CallbackStatus
+from tenios_async._lifetimes import DIALS_WITHIN, RING_DURATION, exits
 
-# Seconds a state lasts on average, by a model: log-normal acceptance, gamma ringing cut by a ring duration of 30 s (8 %
-# of agents and 20 % of customers never answer), log-normal talk (Brown et al., JASA 2005). No vendor figure exists.
-_LASTS: dict[str, float] = {
-    CallbackStatus.REQUESTED: 0.5,
-    CallbackStatus.ACCEPTED: 0.4,
-    CallbackStatus.CALLING_A: 9.8,
-    CallbackStatus.CALLING_B: 16.0,
-    CallbackStatus.CONNECTED: 190.0,
-}
-_LASTS_UNKNOWN = 30.0
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
-# Seconds until the call ends, by the same model, for a caller to whom only the end matters.
-_ENDS_IN: dict[str, float] = {
-    CallbackStatus.REQUESTED: 165.0,
-    CallbackStatus.ACCEPTED: 165.0,
-    CallbackStatus.CALLING_A: 164.0,
-    CallbackStatus.CALLING_B: 168.0,
-    CallbackStatus.CONNECTED: 190.0,
-}
+PHASE = 0.15
+"""By what part the first interval in a state is longer or shorter, at most, so that a fleet does not look in step."""
+SPREAD = 0.1
+"""The same for those that follow: a coefficient of variation of 0.06, which costs no polls to speak of."""
 
-_SPREAD = 0.1 * math.sqrt(3)  # half the width of a uniform law whose coefficient of variation is 0.1
+_ON_THE_WAY = frozenset(
+    {CallbackStatus.ACCEPTED, CallbackStatus.CALLING_A, CallbackStatus.CALLING_B, CallbackStatus.CONNECTED}
+)
+_STEPS = 32
+"""In which the odds are summed up."""
+_FINEST = 0.001
+"""Seconds that a step needs not be shorter than."""
+_MOST_BEGINNINGS = 128
+_NO_CHANCE = 1e-9
+_FINENESS, _COARSENESS = 32, 6
+"""Of the ladders for the time in a state and for its unknown beginning."""
 
 
 def _positive(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a number of seconds above 0")
+        raise ValueError(f"{name} must be a number above 0")
 
 
 def _check_positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     _positive(attribute.name, value)
 
 
+def _weights(given: Mapping[str, float] | Iterable[tuple[str, float]]) -> tuple[tuple[CallbackStatus, float], ...]:
+    pairs = sorted((CallbackStatus(state), weight) for state, weight in dict(given).items())
+    for state, weight in pairs:
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+            raise ValueError(f"the weight of {state} must be a number from 0")
+    return tuple(pairs)
+
+
+@attrs.frozen(cache_hash=True)
+class _Terms:
+    """What the sums depend on, beside the state and its age."""
+
+    cost: float
+    ring_duration: float
+    weights: tuple[tuple[CallbackStatus, float], ...]
+    longest: float
+
+    def weight_of(self, state: CallbackStatus) -> float:
+        return next((weight for name, weight in self.weights if name == state), 1.0)
+
+
 @attrs.frozen
 class Polling:
     """A schedule of looks at one callback. Raises `ValueError` for figures out of range.
 
-    With a known `delay` it looks once at the start and then not before the delay is nearly over, however long that is.
+    With a known `delay` it looks once at the start and then not before the delay is over, however long that is.
 
     Attributes:
         cost: seconds of lateness that one poll is worth; larger means fewer polls and later news.
         min_interval: seconds between two looks, at least.
         max_interval: seconds between two looks, at most (but for a delay, a failure or a `Retry-After`).
-        jitter: from 0 (exact instants) to 1 (a random phase in each state, then 10 % around the interval).
-        only_end: look where the end of the call may have come, not at each state on the way.
+        jitter: from 0 (exact instants) to 1 (15 % around the first interval in a state, 10 % around the others).
+        weights: how much it matters, by state, that its beginning is seen late; 1 where not named. A mapping.
+        ring_duration: seconds a phone rings, as in the callback configuration; None is not known: 30 is assumed.
+        speed: how many times faster than a real call everything happens; what `tenios simulate --speed` was told.
         fixed_interval: not None makes it a plain loop that knows nothing of states or delays; see `fixed`.
     """
 
     cost: float = attrs.field(default=0.3, validator=_check_positive)
-    min_interval: float = attrs.field(default=0.5, validator=_check_positive)
-    max_interval: float = attrs.field(default=30.0, validator=_check_positive)
+    min_interval: float = attrs.field(default=0.25, validator=_check_positive)
+    max_interval: float = attrs.field(default=60.0, validator=_check_positive)
     jitter: float = 1.0
-    only_end: bool = False
+    weights: tuple[tuple[CallbackStatus, float], ...] = attrs.field(default=(), converter=_weights)
+    ring_duration: float | None = attrs.field(default=None, validator=attrs.validators.optional(_check_positive))
+    speed: float = attrs.field(default=1.0, validator=_check_positive)
     fixed_interval: float | None = attrs.field(default=None, validator=attrs.validators.optional(_check_positive))
+    _terms: _Terms = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
+        ring_duration = RING_DURATION if self.ring_duration is None else self.ring_duration
+        terms = _Terms(self.cost, ring_duration, self.weights, self.max_interval * self.speed)
+        object.__setattr__(self, "_terms", terms)  # as attrs says it is to be done in a frozen class
         if self.max_interval < self.min_interval:
             raise ValueError("max_interval must not be below min_interval")
         if not 0 <= self.jitter <= 1:
@@ -82,13 +117,14 @@ class Polling:
 
     def for_the_end(self) -> Polling:
         """The same schedule for a caller who waits only for the end of the call."""
-        return attrs.evolve(self, only_end=True)
+        return attrs.evolve(self, weights=[(state, 0.0) for state in _ON_THE_WAY])
 
     def next_look(
         self,
         status: CallbackStatus | None,
         *,
-        looks_in_state: int,
+        seen_for: float,
+        began_within: float,
         delay_left: float | None,
         chance: float,
         stretch: float = 1.0,
@@ -97,23 +133,102 @@ class Polling:
 
         Args:
             status: the state just seen, None if none ever was.
-            looks_in_state: how many looks have seen this state, this one included.
-            delay_left: seconds until a known delay is over; None where none is known.
+            seen_for: seconds since the look that saw it first; 0 if that is this one.
+            began_within: seconds before that look in which it must have begun.
+            delay_left: seconds until a known delay is over, below 0 since it is; None where none is known.
             chance: a random number from 0 to 1.
             stretch: by what all intervals are longer, because a rate limit binds.
         """
         if self.fixed_interval is not None:
             return self.fixed_interval * stretch
-        interval = self._interval(status) * stretch
-        if delay_left is not None and delay_left > interval and (status is None or status in BEFORE_DIALLING):
-            return delay_left - interval * self.jitter * chance
-        swing = 0.5 if looks_in_state <= 1 else _SPREAD
-        interval *= 1 + swing * self.jitter * (2 * chance - 1)
-        return min(max(interval, self.min_interval), self.max_interval * max(stretch, 1.0))
+        state, delay = status or INITIAL, 0.0
+        if delay_left is not None and state in BEFORE_DIALLING:
+            # What begins inside the delay is no news worth a poll; the clock of these states starts at its end.
+            delay = max(0.0, delay_left)
+            if delay or seen_for > -delay_left:
+                state, began_within, seen_for = CallbackStatus.ACCEPTED, 0.0, max(0.0, -delay_left)
+        swing = (SPREAD if seen_for else PHASE) * self.jitter * (2 * chance - 1)
+        interval = self._interval(state, seen_for, began_within) * (1 + swing)
+        return delay + min(max(interval, self.min_interval), self.max_interval) * stretch
 
-    def _interval(self, status: CallbackStatus | None) -> float:
-        lasts = _ENDS_IN if self.only_end else _LASTS
-        return self._bounded(math.sqrt(2 * self.cost * lasts.get(status or CallbackStatus.REQUESTED, _LASTS_UNKNOWN)))
+    def _interval(self, state: CallbackStatus, seen_for: float, began_within: float) -> float:
+        seen_for, began_within = seen_for * self.speed, began_within * self.speed
+        if (
+            state == CallbackStatus.CALLING_A
+            and DIALS_WITHIN < began_within < self._terms.ring_duration + 2 * DIALS_WITHIN
+        ):
+            # The look before saw REQUESTED or ACCEPTED, which are short, so this one began soon after it.
+            seen_for, began_within = seen_for + began_within - DIALS_WITHIN, DIALS_WITHIN
+        return _interval(state, _rung(seen_for, _FINENESS), _rung(began_within, _COARSENESS), self._terms) / self.speed
 
-    def _bounded(self, interval: float) -> float:
-        return min(max(interval, self.min_interval), self.max_interval)
+
+def _rung(seconds: float, fineness: int) -> float:
+    """The time rounded to a ladder, so that a fleet shares its sums: rungs lie apart by one part in `fineness`."""
+    return math.expm1(round(math.log1p(seconds) * fineness) / fineness)
+
+
+@lru_cache(maxsize=1 << 14)
+def _interval(state: CallbackStatus, seen_for: float, began_within: float, terms: _Terms) -> float:
+    """Seconds until the odds that there is news add up to `terms.cost`; the longest interval if that is sooner."""
+    step = terms.longest / _STEPS
+    while True:
+        # Fine enough for the answer; and the beginnings, which lie a step apart, not too many.
+        step = max(step, began_within / _MOST_BEGINNINGS)
+        steps = _steps_until(_odds(state, seen_for, began_within, terms, step), terms.cost / step)
+        if steps is None:
+            return terms.longest
+        if steps >= _STEPS / 4 or step <= max(_FINEST, began_within / _MOST_BEGINNINGS):
+            return steps * step
+        step = max(steps * step / (_STEPS / 2), step / 16)
+
+
+def _steps_until(odds: Sequence[float], total: float) -> float | None:
+    """After how many steps they add up to `total`, by trapezoids; None if they do not."""
+    added = 0.0
+    for n, (before, after) in enumerate(pairwise(odds)):
+        cell = (before + after) / 2
+        if added + cell >= total:
+            return n + (math.sqrt if not n else float)((total - added) / cell)
+        added += cell
+    return None
+
+
+def _odds(state: CallbackStatus, seen_for: float, began_within: float, terms: _Terms, step: float) -> list[float]:
+    """How much news is to be expected after each step, to the chance that there is none."""
+    news, any_news = _news(state, seen_for, max(1, round(began_within / step)), terms, step)
+    return [much / max(1 - chance, _NO_CHANCE) for much, chance in zip(news, any_news, strict=True)]
+
+
+def _news(
+    state: CallbackStatus, seen_for: float, beginnings: int, terms: _Terms, step: float
+) -> tuple[list[float], list[float]]:
+    """After each step from now: the weights of the states that have begun, as expected; and the chance of any.
+
+    Args:
+        state: what is known to last still.
+        seen_for: seconds for which it has lasted at least.
+        beginnings: the number of steps before that in any of which it began, each as likely as another.
+        terms: of the schedule.
+        step: in seconds.
+    """
+    news, any_news, lasts = [0.0] * (_STEPS + 1), [0.0] * (_STEPS + 1), 1.0
+    for follower, cdf in exits(state, terms.ring_duration).items():
+        sums = list(accumulate((cdf(seen_for + n * step) for n in range(_STEPS + 1 + beginnings)), initial=0.0))
+        begun = [(sums[n + beginnings] - sums[n]) / beginnings for n in range(_STEPS + 1)]
+        lasts -= begun[0]
+        weight = terms.weight_of(follower)
+        if follower in TERMINAL or (weight and state not in BEFORE_DIALLING):  # what follows that is far off
+            for n in range(1, _STEPS + 1):
+                news[n] += weight * (begun[n] - begun[0])
+                any_news[n] += (begun[n] - begun[0]) if weight else 0.0
+            continue
+        later, any_later = (
+            [(one + two) / 2 for one, two in pairwise(values)] for values in _news(follower, 0.0, 1, terms, step)
+        )
+        cells = [two - one for one, two in pairwise(begun)]
+        for n in range(1, _STEPS + 1):
+            for cell, much, chance in zip(cells, later[n - 1 :: -1], any_later[n - 1 :: -1], strict=False):
+                news[n] += cell * (weight + much)
+                any_news[n] += cell * (1.0 if weight else chance)
+    lasts = max(lasts, _NO_CHANCE)
+    return [value / lasts for value in news], [value / lasts for value in any_news]

@@ -107,6 +107,7 @@ class WatchMachine:
     """
 
     __slots__ = (
+        "_began_within",
         "_chance",
         "_deadline",
         "_delay_ends",
@@ -115,12 +116,13 @@ class WatchMachine:
         "_failures",
         "_last_known",
         "_last_look",
-        "_looks_in_state",
+        "_last_look_at",
         "_next_look",
         "_placed",
         "_poll_timeout",
         "_polling",
         "_polls",
+        "_seen_since",
         "_stop",
         "callback",
         "last",
@@ -148,7 +150,8 @@ class WatchMachine:
         self._delay_ends = None if age is None or not callback.delay else self._placed + callback.delay
         self._deadline = now + timeout
         self._next_look = now
-        self._looks_in_state = 0
+        self._seen_since = self._last_look_at = now
+        self._began_within = age or 0.0
         self._last_known = callback.status if callback.status is not None and callback.status.is_known else INITIAL
         self._last_look: datetime | None = None
         self._polls = 0
@@ -181,11 +184,14 @@ class WatchMachine:
         self._failures, self._failure = 0, None
         previous, status = self.callback.status, seen.status
         not_before, self._last_look = self._last_look, seen.at
+        if status != previous or not_before is None:
+            self._seen_since = now
+            if not_before is not None:
+                self._began_within = now - max(self._last_look_at, min(self._delay_ends or 0.0, now))
+        self._last_look_at = now
         if status == previous:
-            self._looks_in_state += 1
             self._schedule(now)
             return None
-        self._looks_in_state = 1
         self.callback = attrs.evolve(self.callback, status=status)
         self.last = Transition(
             callback=self.callback,
@@ -228,7 +234,8 @@ class WatchMachine:
     def _schedule(self, now: float) -> None:
         wait = self._polling.next_look(
             self.callback.status,
-            looks_in_state=self._looks_in_state,
+            seen_for=now - self._seen_since,
+            began_within=self._began_within,
             delay_left=None if self._delay_ends is None else self._delay_ends - now,
             chance=self._chance(),
             stretch=self.stretch,

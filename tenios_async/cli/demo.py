@@ -72,7 +72,7 @@ async def play(output: Output, *, speed: float) -> Exit:
     async with (
         SimulatorServer(service) as server,
         httpx.AsyncClient(trust_env=False) as direct,  # no proxy leads to this machine itself
-        TeniosClient("simulated", base_url=server.base_url, http_client=direct, polling=_schedule(speed)) as tenios,
+        TeniosClient("simulated", base_url=server.base_url, http_client=direct, polling=Polling(speed=speed)) as tenios,
     ):
         output.say(f"A simulated TENIOS at {server.base_url}, {speed:g} times as fast as life. No phone rings.\n")
         await _show(tenios, calls, output, speed)
@@ -85,14 +85,6 @@ async def play(output: Output, *, speed: float) -> Exit:
         return Exit.CALL_FAILED
     output.say(f"\n{len(calls)} calls, each placed once and followed to its end with {polls} polls in all.")
     return Exit.OK
-
-
-def _schedule(speed: float) -> Polling:
-    """For states `speed` times as short, looks as much more often; by the square-root law `cost` goes by its square."""
-    usual = Polling()
-    return Polling(
-        cost=usual.cost / speed**2, min_interval=usual.min_interval / speed, max_interval=usual.max_interval / speed
-    )
 
 
 async def _show(tenios: TeniosClient, calls: list[_Call], output: Output, speed: float) -> None:

@@ -9,6 +9,7 @@ from importlib.metadata import metadata
 from pathlib import Path
 
 import anyio
+import httptools  # noqa: F401  # pytester forgets what is first imported under it, and an extension cannot be imported twice
 import looptime
 import pytest
 import respx

@@ -1,0 +1,154 @@
+"""The schedule as numbers: the square-root law, what the model of lifetimes makes of it, and its bounds."""
+
+import math
+from statistics import NormalDist
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenios_async import CallbackStatus, Polling
+
+STATES = ["REQUESTED", "ACCEPTED", "CALLING_A", "CALLING_B", "CONNECTED", "ON_HOLD"]
+
+
+def look(polling, state, seen_for=0.0, began_within=0.0, delay_left=None, chance=0.5, **options):
+    status = None if state is None else CallbackStatus(state)
+    return polling.next_look(
+        status, seen_for=seen_for, began_within=began_within, delay_left=delay_left, chance=chance, **options
+    )
+
+
+def exact(**options):
+    return Polling(jitter=0, **options)
+
+
+def talk_lasts(seconds):
+    """Log-normal, mean 190 s, sigma 1.05: the chance that a talk takes longer."""
+    return 1 - NormalDist(math.log(190) - 1.05**2 / 2, 1.05).cdf(math.log(seconds)) if seconds else 1.0
+
+
+@pytest.mark.parametrize("cost", [0.1, 0.3, 1])
+@pytest.mark.parametrize("seen_for", [60.0, 300.0, 900.0])
+def test_the_square_root_law(cost, seen_for):
+    """For a rate `h` that changes slowly: exp(h x) = 1 + h x + h c, close to sqrt(2 c / h)."""
+    rate = math.log(talk_lasts(seen_for) / talk_lasts(seen_for + 10)) / 10
+    low, high = 0.0, 1000.0
+    for _ in range(60):
+        x = (low + high) / 2
+        low, high = (x, high) if math.expm1(rate * x) < rate * x + rate * cost else (low, x)
+    assert look(exact(cost=cost), "CONNECTED", seen_for) == pytest.approx(low, rel=0.07)
+    assert low == pytest.approx(math.sqrt(2 * cost / rate), rel=0.1)
+
+
+@pytest.mark.parametrize("cost", [0.1, 0.3, 1, 3])
+def test_the_odds_of_news_add_up_to_the_cost(cost):
+    """Also where the rate changes fast: nobody hangs up in the first seconds of a talk."""
+    interval, steps = look(exact(cost=cost), "CONNECTED"), 2000
+    lasts = [talk_lasts(interval * (n + 0.5) / steps) for n in range(steps)]
+    assert sum((1 - s) / s for s in lasts) * interval / steps == pytest.approx(cost, rel=0.2)
+
+
+def test_an_unknown_beginning_is_waited_for_less_long():
+    intervals = [look(exact(), "CONNECTED", 0, within) for within in (0, 5, 20, 60)]
+    assert intervals == sorted(intervals, reverse=True)
+    assert intervals[-1] < 0.6 * intervals[0]
+
+
+@pytest.mark.parametrize("ring_duration", [None, 15, 45, 60])
+@pytest.mark.parametrize("state", ["CALLING_A", "CALLING_B"])
+def test_a_look_soon_after_the_phone_has_stopped_ringing(state, ring_duration):
+    polling, at, looks = exact(ring_duration=ring_duration), 0.0, []
+    stops = ring_duration or 30
+    while at < stops + 10:
+        at += look(polling, state, at)
+        looks.append(at)
+    assert min(abs(t - stops - 1) for t in looks) < 1.5
+    assert len([t for t in looks if t > stops + 3]) < 4  # then it rings longer than was said, and nobody hurries
+
+
+def test_what_lasts_far_longer_than_expected_is_asked_for_ever_more_seldom():
+    """A watch by the bare id knows of no delay: five minutes in REQUESTED must not be five hundred polls."""
+    for state in STATES:
+        at, polls = 0.0, 0
+        while at < 3600:
+            at += look(exact(), state, at)
+            polls += 1
+        assert polls < 500, state
+        assert look(exact(), state, 3600.0) > 3
+
+
+def test_a_known_delay_is_slept_through():
+    for state in ("REQUESTED", "ACCEPTED"):
+        assert look(exact(), state, delay_left=300.0) == pytest.approx(300.3, abs=0.3)
+        assert look(exact(), state, seen_for=250.0, delay_left=50.0) == pytest.approx(50.3, abs=0.3)
+        assert look(exact(), state, seen_for=301.0, delay_left=-1.0) < 1
+        assert look(Polling(max_interval=20), state, delay_left=300.0) > 300
+    assert look(exact(), "CALLING_A", delay_left=300.0) < 5
+
+
+def test_weights():
+    usual, end = exact(), exact().for_the_end()
+    assert look(end, "REQUESTED") > 20 * look(usual, "REQUESTED")
+    assert look(end, "CALLING_B") > 1.5 * look(usual, "CALLING_B")
+    assert look(end, "CONNECTED") == look(usual, "CONNECTED")
+    assert look(exact(weights={"CONNECTED": 4}), "CALLING_B") < 0.7 * look(usual, "CALLING_B")
+    assert look(exact(weights={"DISCONNECTED": 0.25}), "CONNECTED") > 1.3 * look(usual, "CONNECTED")
+    assert exact(weights={"CONNECTED": 2, "ACCEPTED": 1}) == exact(weights={"ACCEPTED": 1, "CONNECTED": 2})
+
+
+def test_a_simulator_that_is_faster():
+    for state in STATES:
+        slow, fast = exact(), exact(speed=50, min_interval=0.005, max_interval=1.2)
+        assert look(fast, state, 0.1, 0.04) * 50 == pytest.approx(look(slow, state, 5.0, 2.0))
+
+
+def test_the_larger_the_cost_the_fewer_the_looks():
+    for state in STATES:
+        intervals = [look(exact(cost=cost, max_interval=600), state) for cost in (0.1, 0.3, 1, 3, 10, 30)]
+        assert intervals == sorted(intervals)
+        assert intervals[-1] > 2 * intervals[1]
+
+
+def test_jitter_is_a_phase_and_then_little():
+    first = [look(Polling(), "CONNECTED", chance=chance) for chance in (0, 1)]
+    later = [look(Polling(), "CONNECTED", 50.0, chance=chance) for chance in (0, 1)]
+    assert first[1] - first[0] == pytest.approx(0.3 * look(exact(), "CONNECTED"))
+    # What lies evenly between -10 % and 10 % has a coefficient of variation of 0.058.
+    assert later[1] - later[0] == pytest.approx(0.2 * look(exact(), "CONNECTED", 50.0))
+
+
+@given(
+    st.none() | st.sampled_from(STATES),
+    st.floats(0, 10**5),
+    st.floats(0, 10**5),
+    st.none() | st.floats(-(10**5), 0),
+    st.floats(0, 1),
+    st.floats(10**-4, 10**4),
+    st.sampled_from([0.5, 1, 3]),
+    st.sampled_from([{}, {"CONNECTED": 0}, {"ACCEPTED": 0, "CALLING_A": 0, "CALLING_B": 0, "CONNECTED": 0}, {"CALLING_B": 7}]),
+)  # fmt: skip
+def test_intervals_stay_in_bounds(state, seen_for, began_within, delay_left, chance, cost, stretch, weights):
+    polling = Polling(cost=cost, weights=weights)
+    assert (
+        0.25 * stretch
+        <= look(polling, state, seen_for, began_within, delay_left, chance, stretch=stretch)
+        <= 60 * stretch
+    )
+
+
+@given(st.sampled_from(STATES), st.floats(0, 100), st.floats(0, 100), st.floats(1, 10))
+def test_a_stretched_schedule_is_the_same_one_slower(state, seen_for, began_within, stretch):
+    usual = look(exact(), state, seen_for, began_within)
+    assert look(exact(), state, seen_for, began_within, stretch=stretch) == pytest.approx(stretch * usual)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"cost": 0}, {"cost": -1}, {"cost": float("nan")}, {"cost": float("inf")}, {"min_interval": 0}, {"max_interval": 0.1},
+     {"jitter": 2}, {"jitter": -0.1}, {"cost": True}, {"cost": "1"}, {"fixed_interval": 0}, {"ring_duration": 0},
+     {"speed": 0}, {"weights": {"CONNECTED": -1}}, {"weights": {"CONNECTED": "1"}}, {"weights": {"": 1}}],
+)  # fmt: skip
+def test_a_schedule_out_of_range(options):
+    with pytest.raises(ValueError, match=r"must|is 1 to 64"):
+        Polling(**options)
