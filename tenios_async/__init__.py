@@ -30,6 +30,7 @@ from tenios_async._models import (
     Transition,
     mask_number,
 )
+from tenios_async._monitor import CallbackMonitor
 from tenios_async._polling import Polling
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "BadCredentials",
     "Callback",
     "CallbackAttempt",
+    "CallbackMonitor",
     "CallbackOutcomeUnknown",
     "CallbackRequest",
     "CallbackResult",

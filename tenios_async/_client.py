@@ -26,6 +26,7 @@ from tenios_async._models import (
     Transition,
     as_callback,
 )
+from tenios_async._monitor import CallbackMonitor
 from tenios_async._placing import Placing
 from tenios_async._polling import Polling
 from tenios_async._rooms import Rooms, running_asyncio_loop
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from tenios_async._errors import WatchInterrupted
     from tenios_async._lifecycle import CallbackStatus
+    from tenios_async._limits import Pace
 
 _log = logging.getLogger("tenios_async")
 
@@ -69,6 +71,10 @@ def _timeout(value: float | None, default: float = math.inf) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ValueError("timeout must be a number of seconds above 0 (math.inf for none)")
     return float(value)
+
+
+def _watch_timeout(callback: Callback, timeout: float | None) -> float:
+    return _timeout(timeout, (callback.delay or 0) + WATCH_TIMEOUT)
 
 
 class TeniosClient:
@@ -140,6 +146,7 @@ class TeniosClient:
             user_agent=f"tenios_async/{_version()}",
         )
         self._turns = None if rate_limit is None else Turns(rate_limit)
+        self._max_connections = max_connections
         self._polling = polling
         self._cancel_grace = cancel_grace
         self._observers = tuple(observers)
@@ -254,9 +261,11 @@ class TeniosClient:
 
         Raises an `ApiError`, `ConnectionFailed`, `RequestTimeout` or `ProtocolError`.
         """
-        callback = as_callback(callback)
         timeout = self._status_timeout if timeout is None else _timeout(timeout)
-        exchange, body = self._open(), status_body(self._key, callback)
+        return await self._ask(as_callback(callback), timeout)
+
+    async def _ask(self, callback: Callback, timeout: float, *, has_turn: bool = False) -> CallbackStatus:
+        exchange, body = self._open(has_turn=has_turn), status_body(self._key, callback)
         began = self._now()
         try:
             try:
@@ -287,11 +296,24 @@ class TeniosClient:
         The watch raises `WatchInterrupted` (with the resume token) where it ends before the call does.
         """
         callback = as_callback(callback)
-        timeout = _timeout(timeout, (callback.delay or 0) + WATCH_TIMEOUT)
-        if polling is not None and not isinstance(polling, Polling):
-            raise ValueError("polling must be a Polling")
+        timeout = _watch_timeout(callback, timeout)
         self._check_open()
-        return CallbackWatch(self, callback, self._polling if polling is None else polling, timeout)
+        return CallbackWatch(self, callback, self._schedule(polling), timeout)
+
+    def monitor(self, *, polling: Polling | None = None, max_in_flight: int | None = None) -> CallbackMonitor:
+        """Follows many callbacks at once, without a task for each: `async with tenios.monitor() as monitor`.
+
+        Args:
+            polling: the schedule; None is the client's.
+            max_in_flight: polls under way at once, and results that may wait to be read; None is half of
+                `max_connections`, so that calls find a connection too.
+        """
+        if max_in_flight is None:
+            max_in_flight = max(1, self._max_connections // 2)
+        if isinstance(max_in_flight, bool) or not isinstance(max_in_flight, int) or max_in_flight < 1:
+            raise ValueError("max_in_flight must be a whole number of 1 or more")
+        self._check_open()
+        return CallbackMonitor(self, self._schedule(polling), max_in_flight)
 
     async def wait_for_callback(
         self, callback: Callback | int | str, *, polling: Polling | None = None, timeout: float | None = None
@@ -344,7 +366,27 @@ class TeniosClient:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a TeniosClient is not pickled or copied: it holds the access key and connections")
 
-    def _open(self) -> Exchange:
+    def _schedule(self, polling: Polling | None) -> Polling:
+        if polling is not None and not isinstance(polling, Polling):
+            raise ValueError("polling must be a Polling")
+        return self._polling if polling is None else polling
+
+    def _machine(self, callback: Callback, polling: Polling, timeout: float | None, now: float) -> WatchMachine:
+        return WatchMachine(
+            callback,
+            polling,
+            now=now,
+            age=callback.age(datetime.now(UTC)),
+            timeout=_watch_timeout(callback, timeout),
+            poll_timeout=self._status_timeout,
+            chance=_chance,
+        )
+
+    @property
+    def _pace(self) -> Pace | None:
+        return None if self._turns is None else self._turns.pace
+
+    def _open(self, *, has_turn: bool = False) -> Exchange:
         """The room to send by, after the checks that come before anything is sent."""
         try:
             is_at_home = self._running_loop() is self._loop  # a forked child has none
@@ -356,7 +398,7 @@ class TeniosClient:
                 self._settle_down()
             self._check_home()
         room = self._rooms.enter()
-        return room if self._turns is None else self._turns.over(room)
+        return room if self._turns is None else self._turns.over(room, has_turn=has_turn)
 
     def _settle_down(self) -> None:
         self._home, self._pid = current_token(), os.getpid()
@@ -376,9 +418,12 @@ class TeniosClient:
         if self._home != current_token():
             raise ClientMisuse("the client was opened on another event loop; open one on each loop")
 
-    async def _look(self, callback: Callback, timeout: float) -> CameBack:
+    async def _look(self, callback: Callback, poll: Poll) -> CameBack:
+        """One look of a watch; None if it got no turn under the rate limit for as long as the watch may take."""
         try:
-            status = await self.callback_status(callback, timeout=timeout)
+            if self._turns is not None and not await self._turns.take_for_a_look(poll.patience):
+                return None
+            status = await self._ask(callback, poll.timeout, has_turn=True)
         except TeniosError as error:
             return error
         return Seen(status, datetime.now(UTC))
@@ -468,8 +513,8 @@ class CallbackWatch(AsyncGenerator[Transition, None]):
         machine = self._started()
         while True:
             match machine.step(anyio.current_time(), came_back):
-                case Poll(timeout):
-                    came_back = await self._client._look(machine.callback, timeout)  # noqa: SLF001
+                case Poll() as poll:
+                    came_back = await self._client._look(machine.callback, poll)  # noqa: SLF001
                 case Sleep(until):
                     came_back = await anyio.sleep_until(until)  # type: ignore[func-returns-value]
                 case Emit(transition):
@@ -484,14 +529,8 @@ class CallbackWatch(AsyncGenerator[Transition, None]):
 
     def _started(self) -> WatchMachine:
         if self._machine is None:
-            self._machine = WatchMachine(
-                self._callback,
-                self._polling,
-                now=anyio.current_time(),
-                age=self._callback.age(datetime.now(UTC)),
-                timeout=self._timeout,
-                poll_timeout=self._client._status_timeout,  # noqa: SLF001
-                chance=_chance,
+            self._machine = self._client._machine(  # noqa: SLF001
+                self._callback, self._polling, self._timeout, anyio.current_time()
             )
         return self._machine
 

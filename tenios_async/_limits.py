@@ -18,6 +18,9 @@ HALVED_AT_MOST_TO = 1 / 64
 RECOVERY = 0.1
 """Of the full rate, a second, without a further refusal."""
 
+CALLS_OVER = 10.0
+"""Seconds over which calls are counted."""
+
 
 @attrs.frozen
 class Rate:
@@ -67,12 +70,21 @@ class Pace:
         self._pause_ends = now
         self._queues: dict[Errand, OrderedDict[object, None]] = {errand: OrderedDict() for errand in Errand}
         self._last_was_call = False
+        self._calls, self._last_call = 0.0, now  # the calls of late, the older the less they count
 
     def rate(self, now: float) -> float:
         """Requests a second at present."""
         if self._slowed_to >= self._full:
             return self._full
         return min(self._full, self._slowed_to + RECOVERY * self._full * max(0.0, now - self._slowed_at))
+
+    def rate_for_looks(self, now: float) -> float:
+        """What of it the calls of the last seconds leave to looks: at least half."""
+        rate = self.rate(now)
+        return max(rate / 2, rate - self._calls_a_second(now))
+
+    def _calls_a_second(self, now: float) -> float:
+        return self._calls * math.exp((self._last_call - now) / CALLS_OVER) / CALLS_OVER
 
     def join(self, ticket: object, errand: Errand, now: float) -> None:
         """Takes a place at the end of the queue."""
@@ -101,6 +113,8 @@ class Pace:
         if ticket is None:
             raise ValueError("nobody waits")
         self._last_was_call = ticket in self._queues[Errand.CALL]
+        if self._last_was_call:
+            self._calls, self._last_call = self._calls_a_second(now) * CALLS_OVER + 1, now
         self.leave(ticket)
         rate = self.rate(now)
         if rate < math.inf:

@@ -32,43 +32,30 @@ class Turns:
         self._rate = rate
         self._pace: Pace | None = None  # begins with the first request: before it there is no clock
 
-    def over(self, exchange: Exchange) -> Exchange:
-        """The same room, entered when it is one's turn."""
+    def over(self, exchange: Exchange, *, has_turn: bool = False) -> Exchange:
+        """The same room, entered when it is one's turn, which it may be already."""
+        return _PacedExchange(exchange, self, has_turn=has_turn)
+
+    @property
+    def pace(self) -> Pace:
+        """The queue, which begins with the first request."""
         if self._pace is None:
             self._pace = Pace(self._rate, anyio.current_time())
-        return _PacedExchange(exchange, self._pace)
+        return self._pace
 
+    async def take_for_a_look(self, patience: float) -> bool:
+        """Waits for the turn of a look, and says whether it came within so many seconds."""
+        with anyio.CancelScope(deadline=anyio.current_time() + patience):
+            await self.take(Errand.LOOK)
+            return True
+        return False
 
-class _PacedExchange:
-    """One request's way: its turn first, then the room."""
-
-    def __init__(self, exchange: Exchange, pace: Pace) -> None:
-        self.name = exchange.name
-        self._exchange = exchange
-        self._pace = pace
-
-    async def aclose(self) -> None:
-        await self._exchange.aclose()
-
-    async def post(
-        self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
-    ) -> Reply:
-        with anyio.CancelScope(deadline=deadline) as scope:
-            await self._wait(Errand.CALL if body.dials else Errand.LOOK)
-        if scope.cancelled_caught:
-            reason = "no turn came in time under the client's rate limit"
-            raise ExchangeFailed(reason, Progress.NOT_SENT, timed_out=True)
-        reply = await self._exchange.post(path, body, deadline=deadline, before_send=before_send)
-        if reply.status_code in _SLOW_DOWN:
-            self._pace.refused(anyio.current_time(), retry_after(reply.headers))
-        return reply
-
-    async def _wait(self, errand: Errand) -> None:
+    async def take(self, errand: Errand) -> None:
         """Returns when it is this request's turn; the place of one who is cancelled is given up."""
-        pace, ticket = self._pace, _Ticket()
+        pace, ticket = self.pace, _Ticket()
         pace.join(ticket, errand, anyio.current_time())
         try:
-            while (turn := self._turn(ticket)) > (now := anyio.current_time()):
+            while (turn := _turn(pace, ticket)) > (now := anyio.current_time()):
                 with anyio.CancelScope(deadline=turn):
                     await ticket.called.wait()
                 ticket.called = anyio.Event()
@@ -78,9 +65,32 @@ class _PacedExchange:
             if isinstance(first := pace.first(), _Ticket):
                 first.called.set()
 
-    def _turn(self, ticket: _Ticket) -> float:
-        """When to go; infinite for one who is not first and will be called."""
-        return self._pace.turn_at(anyio.current_time()) if self._pace.first() is ticket else math.inf
+
+class _PacedExchange:
+    """One request's way: its turn first, then the room."""
+
+    def __init__(self, exchange: Exchange, turns: Turns, *, has_turn: bool) -> None:
+        self.name = exchange.name
+        self._exchange = exchange
+        self._turns = turns
+        self._has_turn = has_turn
+
+    async def aclose(self) -> None:
+        await self._exchange.aclose()
+
+    async def post(
+        self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
+    ) -> Reply:
+        if not self._has_turn:
+            with anyio.CancelScope(deadline=deadline) as scope:
+                await self._turns.take(Errand.CALL if body.dials else Errand.LOOK)
+            if scope.cancelled_caught:
+                reason = "no turn came in time under the client's rate limit"
+                raise ExchangeFailed(reason, Progress.NOT_SENT, timed_out=True)
+        reply = await self._exchange.post(path, body, deadline=deadline, before_send=before_send)
+        if reply.status_code in _SLOW_DOWN:
+            self._turns.pace.refused(anyio.current_time(), retry_after(reply.headers))
+        return reply
 
 
 class _Ticket:
@@ -88,3 +98,8 @@ class _Ticket:
 
     def __init__(self) -> None:
         self.called = anyio.Event()
+
+
+def _turn(pace: Pace, ticket: _Ticket) -> float:
+    """When to go; infinite for one who is not first and will be called."""
+    return pace.turn_at(anyio.current_time()) if pace.first() is ticket else math.inf

@@ -21,7 +21,7 @@ from tenios_async._errors import (
     WatchInterrupted,
     WatchTimeout,
 )
-from tenios_async._lifecycle import INITIAL, CallbackStatus, is_regression, skipped
+from tenios_async._lifecycle import BEFORE_DIALLING, INITIAL, CallbackStatus, is_regression, skipped
 from tenios_async._models import Callback, Transition
 
 if TYPE_CHECKING:
@@ -45,9 +45,13 @@ RESOLUTION = 0.001
 
 @attrs.frozen
 class Poll:
-    """Ask for the status, within `timeout` seconds."""
+    """Ask for the status, within `timeout` seconds.
+
+    Where a rate limit makes it wait for its turn first, it may wait `patience` seconds for that.
+    """
 
     timeout: float
+    patience: float
 
 
 @attrs.frozen
@@ -174,7 +178,28 @@ class WatchMachine:
             return self._interrupt(WatchTimeout, "the time given to this watch is up; the callback is still under way")
         if self._next_look - now >= RESOLUTION:
             return Sleep(min(self._next_look, self._deadline))
-        return Poll(min(self._poll_timeout, self._deadline - now))
+        patience = self._deadline - now
+        return Poll(min(self._poll_timeout, patience), patience)
+
+    @property
+    def wait(self) -> float:
+        """Seconds from the last look to the next, were nothing stretched; 0 before the first look."""
+        begins = self._stretch_begins
+        return begins - self._last_look_at + (self._next_look - begins) / self.stretch
+
+    def restretch(self, stretch: float) -> float:
+        """Sets `stretch` as if it had been so at the last look; gives the instant of the next."""
+        if not self._failures:
+            begins = self._stretch_begins
+            self._next_look = begins + (self._next_look - begins) * stretch / self.stretch
+        self.stretch = stretch
+        return min(self._next_look, self._deadline)
+
+    @property
+    def _stretch_begins(self) -> float:
+        if self._delay_ends is None or self.callback.status not in BEFORE_DIALLING:
+            return self._last_look_at
+        return max(self._last_look_at, self._delay_ends)
 
     def close(self) -> None:
         """Nothing more is wanted: every further step answers Stop without an error."""

@@ -237,13 +237,14 @@ def test_the_time_is_up():
 
 def test_a_poll_gets_no_more_time_than_is_left():
     watch = machine(timeout=4)
-    assert watch.step(0.0) == Poll(4.0)
-    assert watch.step(3.0) == Poll(1.0)
+    assert watch.step(0.0) == Poll(4.0, 4.0)
+    assert watch.step(3.0) == Poll(1.0, 1.0)
 
 
 def test_a_cancelled_poll_or_sleep_is_repeated():
     watch = machine()
-    assert watch.step(0.0) == watch.step(0.1) == Poll(10.0)
+    assert watch.step(0.0) == Poll(10.0, 7200.0)
+    assert watch.step(0.1) == Poll(10.0, 7199.9)
     watch.step(0.2, Seen(CallbackStatus("CALLING_A"), EPOCH))
     assert watch.step(0.3) == watch.step(0.4)
     assert isinstance(watch.step(0.5), Sleep)

@@ -1,0 +1,314 @@
+"""Many callbacks followed at once: one heap of next looks, no task for each, a bounded number of polls in flight."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from tenios_async._errors import ClientMisuse, WatchInterrupted
+from tenios_async._events import Ended, Transitioned
+from tenios_async._models import Transition, as_callback
+from tenios_async._rooms import running_asyncio_loop
+from tenios_async._watch import RESOLUTION, Emit, Poll, Sleep, Stop, WatchMachine
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import TracebackType
+    from typing import Self
+
+    from tenios_async._client import TeniosClient
+    from tenios_async._models import Callback
+    from tenios_async._polling import Polling
+    from tenios_async._watch import CameBack
+
+Result: TypeAlias = Transition | WatchInterrupted
+
+RESTRETCH = 1.25
+"""By what factor the stretch must have changed before looks that are waiting are moved: each time moves all of them."""
+HEADROOM = 0.95
+"""Of the rate limit that is planned with, so that looks which are late catch up."""
+QUEUED_AHEAD = 2.0
+"""Seconds' worth of looks that may wait for a turn under the rate limit; the others wait here, where order is kept."""
+
+
+class CallbackMonitor(AsyncIterator[Result]):
+    """Follows many callbacks: `async with tenios.monitor() as monitor`, `add` them, and `async for` over what happens.
+
+    It yields each `Transition`, and a `WatchInterrupted` where a watch would raise it; those of one callback in order.
+    It ends once it is sealed and every callback has ended. A slow reader slows the polls and loses nothing. Under the
+    client's rate limit all intervals grow by one common factor, so that looks go where they are worth most. For
+    asyncio. Made by `TeniosClient.monitor`.
+    """
+
+    def __init__(self, client: TeniosClient, polling: Polling, max_in_flight: int) -> None:
+        self._client = client
+        self._polling = polling
+        self._max_in_flight = max_in_flight
+        self._open: dict[str, WatchMachine] = {}
+        # Looks to come: when, a tie-break, whose. That of a discarded callback is void.
+        self._looks: list[tuple[float, int, WatchMachine]] = []
+        self._serials = count()
+        self._results: deque[Result] = deque()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_sealed = False
+        self._is_over = False
+        self._failure: BaseException | None = None
+        self._stretch = self._stretch_of_all = 1.0
+        self._demand = 0.0  # looks a second, were nothing stretched
+
+    def __len__(self) -> int:
+        """How many callbacks are followed still."""
+        return len(self._open)
+
+    @property
+    def callbacks(self) -> tuple[Callback, ...]:
+        """The resume tokens of all whose end was not yielded yet, as of the last transition that was."""
+        tokens = {key: machine.callback for key, machine in self._open.items()}
+        for result in reversed(self._results):
+            tokens[result.callback.key] = _before(result)
+        return tuple(tokens.values())
+
+    def add(self, callback: Callback | int | str, *, timeout: float | None = None) -> None:
+        """Follows one more, from now on.
+
+        Args:
+            callback: a `Callback`, its id, or `Callback.from_json(token)` to go on where another watch stopped.
+            timeout: seconds; None is the callback's delay and 2 hours; `math.inf` is none.
+
+        Raises `ValueError` for one that is followed already, and `ClientMisuse` once sealed.
+        """
+        now = self._now()
+        machine = self._client._machine(as_callback(callback), self._polling, timeout, now)  # noqa: SLF001
+        if self._is_sealed or self._is_over:
+            raise ClientMisuse("the monitor is sealed or over; it takes no further callbacks")
+        key = machine.callback.key
+        if key in self._open:
+            raise ValueError(f"callback {key} is followed already")
+        self._open[key] = machine
+        self._set(machine, now)
+        self._dispatch()
+
+    def discard(self, callback: Callback | int | str) -> Callback | None:
+        """Follows it no longer; nothing of it is yielded any more. Gives its resume token, None if it was not followed.
+
+        May be called at any time, also while it is being asked for.
+        """
+        key = as_callback(callback).key
+        unread = [result for result in self._results if result.callback.key == key]
+        machine = self._open.pop(key, None)
+        if machine is not None:
+            self._demand -= _demand(machine)
+            machine.close()
+            self._sweep()
+        if unread:
+            self._results = deque(result for result in self._results if result.callback.key != key)
+        self._dispatch()
+        self._wake()
+        return _before(unread[0]) if unread else None if machine is None else machine.callback
+
+    def seal(self) -> None:
+        """Says that no callback will be added any more: the iteration ends when the last has ended."""
+        self._is_sealed = True
+        self._wake()
+
+    async def __aenter__(self) -> Self:
+        if self._loop is not None:
+            raise ClientMisuse("a monitor is for one use; make a new one")
+        self._client._open()  # noqa: SLF001
+        self._loop = _asyncio_loop()
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        import asyncio  # noqa: PLC0415  # whose import costs more than all of this library
+
+        self._is_over = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._wake()
+        for worker in self._workers:
+            worker.cancel()
+        if self._workers:
+            await asyncio.wait(self._workers)
+
+    def __aiter__(self) -> CallbackMonitor:
+        return self
+
+    async def __anext__(self) -> Result:
+        loop = self._home()
+        if self._reader is not None:
+            raise ClientMisuse("this monitor is being awaited already; one anext at a time")
+        while not self._results:
+            if self._failure is not None:
+                raise self._failure
+            if self._is_over or (self._is_sealed and not self._open):
+                raise StopAsyncIteration
+            self._reader = loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if self._is_over:
+            raise StopAsyncIteration
+        result = self._results.popleft()
+        if len(self._results) == self._max_in_flight - 1:
+            self._dispatch()
+        return result
+
+    def _home(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise ClientMisuse("use a monitor as `async with tenios.monitor() as monitor`")
+        return self._loop
+
+    def _now(self) -> float:
+        return self._home().time()
+
+    def _go_on(self, machine: WatchMachine, came_back: CameBack) -> Poll | None:
+        """The next step of one callback, with what a look brought; the look to make now, or None."""
+        now = self._now()
+        self._demand -= _demand(machine)
+        machine.stretch = self._stretch
+        action = machine.step(now, came_back)
+        if isinstance(action, Emit):
+            self._tell_of(action.transition)
+            action = machine.step(now)
+        if isinstance(action, Stop):
+            self._end(machine, action.error)
+            return None
+        self._demand += _demand(machine)
+        if isinstance(action, Sleep):
+            self._set(machine, action.until)
+            return None
+        assert isinstance(action, Poll)  # noqa: S101  # nothing is emitted twice
+        return action
+
+    def _sweep(self) -> None:
+        """Lets go of the looks of discarded callbacks, once they are most of all."""
+        if len(self._looks) > 2 * len(self._open) + self._max_in_flight:
+            self._looks = [look for look in self._looks if self._open.get(look[2].callback.key) is look[2]]
+            heapq.heapify(self._looks)
+
+    def _tell_of(self, transition: Transition) -> None:
+        self._results.append(transition)
+        self._client._tell(Transitioned(transition))  # noqa: SLF001
+        if transition.is_terminal:
+            self._client._tell(Ended(transition.callback, transition.status, None))  # noqa: SLF001
+        self._wake()
+
+    def _end(self, machine: WatchMachine, error: WatchInterrupted | None) -> None:
+        key = machine.callback.key
+        if self._open.get(key) is not machine:  # discarded
+            return
+        del self._open[key]
+        if error is not None:
+            error.__cause__ = error.cause
+            self._results.append(error)
+            self._client._tell(Ended(machine.callback, machine.callback.status, error))  # noqa: SLF001
+        self._wake()
+
+    def _wake(self) -> None:
+        """Lets the reader see what has changed."""
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _set(self, machine: WatchMachine, due: float) -> None:
+        heapq.heappush(self._looks, (due, next(self._serials), machine))
+        self._set_alarm(due)
+
+    def _set_alarm(self, due: float) -> None:
+        if not self._is_over and (self._alarm is None or due < self._alarm.when()):
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = self._home().call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Begins the looks that are due, as far as there is room."""
+        while len(self._workers) < self._room() and (look := self._take()) is not None:
+            worker = self._home().create_task(self._work(*look))
+            self._workers.add(worker)
+            worker.add_done_callback(self._worker_ended)
+
+    def _take(self) -> tuple[WatchMachine, Poll] | None:
+        """The look that was due first, if there is one and somebody reads what comes of it."""
+        while self._looks and len(self._results) < self._max_in_flight and not self._is_over:
+            due, _, machine = self._looks[0]
+            if due - self._now() >= RESOLUTION:
+                self._set_alarm(due)
+                return None
+            heapq.heappop(self._looks)
+            if (poll := self._go_on(machine, None)) is not None:
+                return machine, poll
+        return None
+
+    async def _work(self, machine: WatchMachine, poll: Poll) -> None:
+        """Makes one look after another for as long as any is due."""
+        look: tuple[WatchMachine, Poll] | None = (machine, poll)
+        while look is not None:
+            machine, poll = look
+            try:
+                came_back = await self._client._look(machine.callback, poll)  # noqa: SLF001
+            except BaseException:  # cancelled, perhaps with the whole loop: the look remains, and no alarm is set
+                heapq.heappush(self._looks, (self._now(), next(self._serials), machine))
+                raise
+            self._go_on(machine, came_back)
+            self._adapt()
+            look = self._take()
+
+    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if not worker.cancelled() and (failure := worker.exception()) is not None:
+            self._failure = failure
+            self._wake()
+
+    def _room(self) -> int:
+        """How many looks may be under way."""
+        if (pace := self._client._pace) is None:  # noqa: SLF001
+            return self._max_in_flight
+        return max(1, min(self._max_in_flight, math.ceil(pace.rate(self._now()) * QUEUED_AHEAD)))
+
+    def _adapt(self) -> None:
+        """Stretches all intervals by what the demand is larger than the rate limit allows: its shadow price."""
+        if (pace := self._client._pace) is None:  # noqa: SLF001
+            return
+        self._stretch = max(1.0, self._demand / (HEADROOM * pace.rate_for_looks(self._now())))
+        if 1 / RESTRETCH < self._stretch / self._stretch_of_all < RESTRETCH:
+            return
+        self._stretch_of_all = self._stretch
+        self._looks = [(machine.restretch(self._stretch), n, machine) for _, n, machine in self._looks]
+        heapq.heapify(self._looks)
+        if self._looks:
+            self._set_alarm(self._looks[0][0])
+
+
+def _demand(machine: WatchMachine) -> float:
+    """Looks a second at one callback, were nothing stretched."""
+    wait = machine.wait
+    return 1 / wait if wait > RESOLUTION else 0.0
+
+
+def _before(result: Result) -> Callback:
+    """The resume token by which this result would be told again."""
+    if isinstance(result, Transition):
+        return attrs.evolve(result.callback, status=result.previous)
+    return result.callback
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop:
+    loop = running_asyncio_loop()
+    if loop is None:
+        raise ClientMisuse("a monitor needs asyncio; on trio, start a watch for each callback")
+    return loop
