@@ -165,6 +165,10 @@ class CallbackMonitor(AsyncIterator[Result]):
             self._dispatch()
         return result
 
+    def _follows(self, machine: WatchMachine) -> bool:
+        """Whether it was not discarded, and perhaps added anew."""
+        return self._open.get(machine.callback.key) is machine
+
     def _home(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             raise ClientMisuse("use a monitor as `async with tenios.monitor() as monitor`")
@@ -195,7 +199,7 @@ class CallbackMonitor(AsyncIterator[Result]):
     def _sweep(self) -> None:
         """Lets go of the looks of discarded callbacks, once they are most of all."""
         if len(self._looks) > 2 * len(self._open) + self._max_in_flight:
-            self._looks = [look for look in self._looks if self._open.get(look[2].callback.key) is look[2]]
+            self._looks = [look for look in self._looks if self._follows(look[2])]
             heapq.heapify(self._looks)
 
     def _tell_of(self, transition: Transition) -> None:
@@ -206,10 +210,9 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._wake()
 
     def _end(self, machine: WatchMachine, error: WatchInterrupted | None) -> None:
-        key = machine.callback.key
-        if self._open.get(key) is not machine:  # discarded
+        if not self._follows(machine):
             return
-        del self._open[key]
+        del self._open[machine.callback.key]
         if error is not None:
             error.__cause__ = error.cause
             self._results.append(error)
@@ -264,15 +267,19 @@ class CallbackMonitor(AsyncIterator[Result]):
             except BaseException:  # cancelled, perhaps with the whole loop: the look remains, and no alarm is set
                 heapq.heappush(self._looks, (self._now(), next(self._serials), machine))
                 raise
-            self._go_on(machine, came_back)
-            self._adapt()
+            if self._follows(machine):
+                self._go_on(machine, came_back)
+                self._adapt()
             look = self._take()
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
-        if not worker.cancelled() and (failure := worker.exception()) is not None:
-            self._failure = failure
+        if worker.cancelled():
+            return
+        self._failure = self._failure or worker.exception()
+        if self._failure is not None:
             self._wake()
+        self._dispatch()
 
     def _room(self) -> int:
         """How many looks may be under way."""

@@ -1,0 +1,525 @@
+"""Many callbacks in one monitor, in virtual time: what is told, in which order, how many polls at once, what remains."""
+
+import asyncio
+import gc
+import json
+import math
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import anyio
+import anyio.lowlevel
+import httpx
+import looptime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tenios_async import (
+    Callback,
+    CallbackMonitor,
+    ClientMisuse,
+    Ended,
+    Polled,
+    Polling,
+    Rate,
+    TeniosClient,
+    Transition,
+    Transitioned,
+    WatchInterrupted,
+    WatchTimeout,
+)
+
+pytestmark = pytest.mark.anyio
+TALK = [
+    (0, "REQUESTED"),
+    (0.6, "ACCEPTED"),
+    (1.2, "CALLING_A"),
+    (7, "CALLING_B"),
+    (15, "CONNECTED"),
+    (60, "DISCONNECTED"),
+]
+CHAIN = [state for _, state in TALK]
+
+
+def virtual_loop():
+    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": virtual_loop}
+
+
+class Fleet(httpx.AsyncBaseTransport):
+    """A service with many callbacks: each lives by its own timeline, or the common one; every poll is written down."""
+
+    def __init__(self, timelines=None, *, common=TALK, latency=0.05):
+        self.timelines = timelines or {}
+        self.common = common
+        self.latency = latency
+        self.polls = defaultdict(list)
+        self.answered = defaultdict(list)
+        self.in_flight = self.most_in_flight = 0
+
+    async def handle_async_request(self, request):
+        number = json.loads(await request.aread())["id"]
+        self.polls[number].append(anyio.current_time())
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await anyio.sleep(self.latency)
+        finally:
+            self.in_flight -= 1
+        now = anyio.current_time()
+        found = [what for begins, what in self.timelines.get(number, self.common) if begins <= now][-1]
+        self.answered[number].append(found)
+        return found() if callable(found) else httpx.Response(200, json={"status": found})
+
+    def client(self, **options):
+        options.setdefault("polling", Polling(jitter=0))
+        http_client = httpx.AsyncClient(transport=self)
+        return TeniosClient("CANARY-KEY", base_url="https://vendor.test", http_client=http_client, **options)
+
+
+async def collect(monitor):
+    told = defaultdict(list)
+    async for result in monitor:
+        told[result.callback.id].append(result)
+    return told
+
+
+def states(results):
+    return [str(result.status) for result in results]
+
+
+async def test_each_is_followed_to_its_end():
+    fleet = Fleet({3: [(0, "CALLING_A"), (30, "CALL_A_FAILED")], 4: [(0, "CONNECTED"), (600, "DISCONNECTED")]})
+    async with fleet.client() as tenios, tenios.monitor() as monitor:
+        assert isinstance(monitor, CallbackMonitor)
+        for number in range(5):
+            monitor.add(number)
+        assert len(monitor) == 5
+        monitor.seal()
+        told = await collect(monitor)
+        assert len(monitor) == 0
+        assert monitor.callbacks == ()
+    assert states(told[0]) == states(told[1]) == states(told[2]) == CHAIN
+    assert states(told[3]) == ["CALLING_A", "CALL_A_FAILED"]
+    assert states(told[4]) == ["CONNECTED", "DISCONNECTED"]
+
+
+async def test_the_looks_are_those_of_a_watch():
+    watched, monitored = Fleet(), Fleet()
+    async with watched.client() as tenios:
+        async for _ in tenios.watch_callback(1):
+            pass
+        shift = anyio.current_time()
+    monitored.common = [(begins + shift, state) for begins, state in TALK]
+    async with monitored.client() as tenios, tenios.monitor() as monitor:
+        monitor.add(1)
+        monitor.seal()
+        await collect(monitor)
+    assert [at - shift for at in monitored.polls[1]] == pytest.approx(watched.polls[1], abs=0.002)
+
+
+async def test_only_so_many_polls_at_once_the_one_due_first_first():
+    fleet = Fleet(common=[(0, "CONNECTED"), (100, "DISCONNECTED")], latency=1)
+    async with fleet.client() as tenios, tenios.monitor(max_in_flight=3) as monitor:
+        for number in range(10):
+            monitor.add(number)
+        monitor.seal()
+        await collect(monitor)
+    assert fleet.most_in_flight == 3
+    first = [fleet.polls[number][0] for number in range(10)]
+    assert first == pytest.approx([0, 0, 0, 1, 1, 1, 2, 2, 2, 3])
+
+
+async def test_a_slow_reader_slows_the_polls_and_loses_nothing():
+    fleet, told = Fleet(common=[(0, "CONNECTED"), (100, "DISCONNECTED")], latency=0), defaultdict(list)
+    async with fleet.client() as tenios, tenios.monitor(max_in_flight=2) as monitor:
+        for number in range(8):
+            monitor.add(number)
+        monitor.seal()
+        await anyio.sleep(50)
+        assert len(fleet.polls) <= 4
+        async for result in monitor:
+            told[result.callback.id].append(result)
+            await anyio.sleep(10)
+    assert set(told) == set(range(8))
+    assert all(states(results) in (["CONNECTED", "DISCONNECTED"], ["DISCONNECTED"]) for results in told.values())
+
+
+async def test_added_and_discarded_at_any_time():
+    fleet = Fleet()
+    async with fleet.client() as tenios, tenios.monitor() as monitor, anyio.create_task_group() as group:
+        monitor.add(1)
+
+        async def later():
+            await anyio.sleep(10)
+            monitor.add("2")
+            with pytest.raises(ValueError, match="already"):
+                monitor.add(2)
+            await anyio.sleep(0.02)  # its first poll is under way
+            assert monitor.discard(2) == Callback("2")
+            assert monitor.discard(2) is None
+            monitor.add(3)
+            await anyio.sleep(10)
+            assert monitor.discard(1).status == "CONNECTED"
+            monitor.seal()
+            with pytest.raises(ClientMisuse, match="sealed"):
+                monitor.add(4)
+
+        group.start_soon(later)
+        told = await collect(monitor)
+    assert set(told) == {1, 3}
+    assert states(told[1]) == CHAIN[:-1]
+    assert states(told[3]) == CHAIN[3:]
+    assert len(fleet.polls["2"]) == 1
+
+
+async def test_what_was_not_read_yet_is_not_told_once_discarded():
+    fleet = Fleet(common=[(0, "CONNECTED"), (100, "DISCONNECTED")])
+    async with fleet.client() as tenios, tenios.monitor() as monitor:
+        monitor.add(1)
+        monitor.add(2)
+        await anyio.sleep(1)
+        token = monitor.discard(1)
+        assert token.status is None
+        assert (await anext(monitor)).callback.id == 2
+
+
+async def test_the_reader_learns_at_once_that_nothing_is_left():
+    async with Fleet().client() as tenios, tenios.monitor() as monitor, anyio.create_task_group() as group:
+        monitor.add(1)
+        ended = []
+
+        async def read():
+            await collect(monitor)
+            ended.append(anyio.current_time())
+
+        group.start_soon(read)
+        await anyio.sleep(20)
+        monitor.seal()
+        await anyio.sleep(1)
+        monitor.discard(1)
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+        assert ended == [21]
+
+
+async def test_tokens_on_exit_go_on_without_repeating_or_losing_anything():
+    fleet, told = Fleet(), defaultdict(list)
+    async with fleet.client() as tenios:
+        monitor = tenios.monitor()
+        async with monitor:
+            for number in range(4):
+                monitor.add(number)
+            async for result in monitor:
+                told[result.callback.id].append(result)
+                if result.status == "CALLING_B":
+                    break
+        with pytest.raises(StopAsyncIteration):
+            await anext(monitor)
+        tokens = [token.to_json() for token in monitor.callbacks]
+        assert len(tokens) == 4
+        async with tenios.monitor() as another:
+            for token in tokens:
+                another.add(Callback.from_json(token))
+            another.seal()
+            for number, results in (await collect(another)).items():
+                told[number] += results
+    for number in range(4):
+        assert states(told[number]) == CHAIN
+
+
+async def test_tokens_of_an_end_that_nobody_read():
+    fleet = Fleet(common=[(0, "CALLING_A"), (5, "CALL_A_FAILED")])
+    async with fleet.client() as tenios:
+        async with tenios.monitor() as monitor:
+            monitor.add(1)
+            await anext(monitor)
+            await anyio.sleep(60)
+            assert len(monitor) == 0
+        assert [token.status for token in monitor.callbacks] == ["CALLING_A"]
+
+
+async def test_a_cancelled_anext_loses_nothing():
+    fleet, told = Fleet(), []
+    async with fleet.client() as tenios, tenios.monitor() as monitor:
+        monitor.add(1)
+        monitor.seal()
+        while True:
+            with anyio.move_on_after(0.7):
+                try:
+                    told.append(await anext(monitor))
+                except StopAsyncIteration:
+                    break
+    assert states(told) == CHAIN
+
+
+async def test_failures_are_those_of_a_watch():
+    outage = [(0, "CALLING_A"), (3, lambda: httpx.Response(502, text="<html>"))]
+    refused = [(0, lambda: httpx.Response(403, json={"error_code": "X", "error_message": "no", "fields": []}))]
+    fleet = Fleet({1: outage, 2: refused, 3: [(0, "CONNECTED")]})
+    async with fleet.client() as tenios, tenios.monitor() as monitor:
+        monitor.add(1)
+        monitor.add(2)
+        monitor.add(3, timeout=1000)
+        monitor.seal()
+        told = await collect(monitor)
+    assert [type(result) for result in told[1]] == [Transition, WatchInterrupted]
+    assert told[1][-1].callback.status == "CALLING_A"
+    assert told[1][-1].__cause__ is told[1][-1].cause
+    assert [type(result) for result in told[2]] == [WatchInterrupted]
+    assert [type(result) for result in told[3]] == [Transition, WatchTimeout]
+    assert anyio.current_time() == pytest.approx(1000, abs=0.1)
+
+
+async def test_a_client_closed_underneath():
+    fleet = Fleet(common=[(0, "CALLING_A")])
+    async with fleet.client() as tenios, tenios.monitor() as monitor:
+        monitor.add(1)
+        monitor.seal()
+        assert (await anext(monitor)).status == "CALLING_A"
+        await tenios.aclose()
+        (interrupted,) = (await collect(monitor))[1]
+    assert isinstance(interrupted.cause, ClientMisuse)
+    assert interrupted.callback.status == "CALLING_A"
+
+
+async def test_observers_are_told_as_by_a_watch():
+    events = []
+    fleet = Fleet(common=[(0, "CALLING_A"), (5, "CALL_A_FAILED")])
+    async with fleet.client(observers=[events.append]) as tenios, tenios.monitor() as monitor:
+        monitor.add(1)
+        monitor.seal()
+        await collect(monitor)
+    told = Counter(type(event) for event in events)
+    assert told[Polled] == len(fleet.polls[1])
+    assert (told[Transitioned], told[Ended]) == (2, 1)
+
+
+async def test_misuse():
+    async with Fleet().client() as tenios:
+        monitor = tenios.monitor()
+        with pytest.raises(ClientMisuse, match="async with"):
+            monitor.add(1)
+        with pytest.raises(ClientMisuse, match="async with"):
+            await anext(monitor)
+        for options in ({"max_in_flight": 0}, {"max_in_flight": True}, {"max_in_flight": 1.5}, {"polling": 2}):
+            with pytest.raises(ValueError, match="must be"):
+                tenios.monitor(**options)
+        async with monitor, anyio.create_task_group() as group:
+            for bad in (None, True, "", 1.5):
+                with pytest.raises(ValueError, match="id"):
+                    monitor.add(bad)
+            with pytest.raises(ValueError, match="timeout"):
+                monitor.add(1, timeout=0)
+            monitor.add(1)
+            await anext(monitor)
+            group.start_soon(collect, monitor)
+            await anyio.lowlevel.checkpoint()
+            with pytest.raises(ClientMisuse, match="one anext"):
+                await anext(monitor)
+            group.cancel_scope.cancel()
+        with pytest.raises(ClientMisuse, match="one use"):
+            await monitor.__aenter__()
+    with pytest.raises(ClientMisuse, match="closed"):
+        tenios.monitor()
+
+
+@pytest.mark.parametrize("native", [True, False])
+async def test_abandoned_at_any_moment_leaves_nothing(native):
+    """Cancelled at many moments; warnings are errors, no task remains and no request stays open."""
+    for tenth in range(0, 80, 3):
+        fleet = Fleet(latency=0.13)
+        async with fleet.client() as tenios:
+            before = asyncio.all_tasks()
+
+            async def follow(tenios=tenios):
+                async with tenios.monitor(max_in_flight=2) as monitor:
+                    for number in range(5):
+                        monitor.add(number)
+                    await collect(monitor)
+
+            if native:
+                task = asyncio.ensure_future(follow())
+                await asyncio.wait([task], timeout=tenth / 10)
+                task.cancel()
+                await asyncio.wait([task])
+                assert task.cancelled()
+            else:
+                with anyio.move_on_after(tenth / 10):
+                    await follow()
+            assert fleet.in_flight == 0
+            assert asyncio.all_tasks() == before
+        gc.collect()
+
+
+def test_a_loop_that_ends_underneath_leaves_nothing():
+    fleet = Fleet()
+
+    async def main():
+        tenios = fleet.client()
+        monitor = await tenios.monitor().__aenter__()
+        monitor.add(1)
+        asyncio.get_running_loop().call_later(3.02, asyncio.current_task().cancel)
+        await collect(monitor)
+
+    with asyncio.Runner(loop_factory=virtual_loop) as runner, pytest.raises(asyncio.CancelledError):
+        runner.run(main())
+    gc.collect()
+    assert fleet.in_flight == 0
+
+
+async def test_many_come_and_go_before_their_time():
+    """What was discarded does not pile up until its next look, a day off."""
+    fleet = Fleet(common=[(0, "REQUESTED")], latency=0)
+    async with fleet.client() as tenios, tenios.monitor() as monitor:
+        gc.collect()
+        before = len(gc.get_objects())
+        for number in range(2000):
+            callback = Callback(number, delay=86_400, placed_at=datetime.now(UTC))
+            monitor.add(callback)
+            await anext(monitor)
+            monitor.discard(callback)
+        gc.collect()
+        assert len(gc.get_objects()) - before < 10_000
+        assert monitor.callbacks == ()
+
+
+async def test_under_a_rate_limit_all_wait_longer_by_one_factor():
+    """200 talks on 4 polls a second, a tenth of what they would have: each is looked at in turn, and none fails."""
+    fleet = Fleet(common=[(0, "CONNECTED"), (1000, "DISCONNECTED")], latency=0.05)
+    async with fleet.client(rate_limit=Rate(4)) as tenios, tenios.monitor() as monitor:
+        for number in range(200):
+            monitor.add(number)
+        monitor.seal()
+        told = await collect(monitor)
+    assert all(states(results) == ["CONNECTED", "DISCONNECTED"] for results in told.values())
+    every = sorted(at for polls in fleet.polls.values() for at in polls)
+    assert min(b - a for a, b in pairwise(every)) == pytest.approx(0.25, abs=0.005)
+    late = [b - a for polls in fleet.polls.values() for a, b in pairwise(polls) if a > 300 and b < 1000]
+    assert 40 < sum(late) / len(late) < 60  # 200 talks / 4 a second
+    assert max(late) < 2 * sum(late) / len(late)
+    used = len([at for at in every if 300 < at < 1000]) / 700
+    assert used > 0.9 * 4
+
+
+async def test_where_the_limit_binds_less_the_looks_come_sooner_again():
+    timelines = {number: [(0, "CONNECTED"), (400, "DISCONNECTED")] for number in range(1, 200)}
+    fleet = Fleet({**timelines, 0: [(0, "CONNECTED"), (2000, "DISCONNECTED")]})
+    async with fleet.client(rate_limit=Rate(2)) as tenios, tenios.monitor() as monitor:
+        for number in range(200):
+            monitor.add(number)
+        monitor.seal()
+        await collect(monitor)
+    intervals = [b - a for a, b in pairwise(fleet.polls[0]) if a > 700]
+    assert max(intervals) < 30
+
+
+@pytest.mark.parametrize("rate", [Rate(1, per=60), Rate(0.5)])
+async def test_a_turn_may_be_waited_for_longer_than_a_poll_may_take(rate):
+    """For a watch as well: what waits for its turn has not failed."""
+    common = [(0, "CONNECTED"), (7000, "DISCONNECTED")]
+    fleet = Fleet(common=common)
+    async with fleet.client(rate_limit=rate) as tenios, tenios.monitor() as monitor:
+        for number in range(10):
+            monitor.add(number, timeout=math.inf)
+        monitor.seal()
+        told = await collect(monitor)
+    assert all(states(results) == ["CONNECTED", "DISCONNECTED"] for results in told.values())
+    began = anyio.current_time()
+    fleet = Fleet(common=[(0, "CONNECTED"), (began + 1000, "DISCONNECTED")])
+    async with fleet.client(rate_limit=rate) as tenios, anyio.create_task_group() as group:
+
+        async def watch(number):
+            seen = [str(seen.status) async for seen in tenios.watch_callback(number, timeout=math.inf)]
+            assert seen[-1] == "DISCONNECTED"
+
+        for number in range(30):
+            group.start_soon(watch, number)
+
+
+async def test_a_watch_that_gets_no_turn_in_its_time():
+    fleet = Fleet(common=[(0, "CONNECTED")])
+    async with fleet.client(rate_limit=Rate(1, per=100)) as tenios:
+        await tenios.callback_status(1)
+        with pytest.raises(WatchTimeout):
+            await anext(tenios.watch_callback(2, timeout=30))
+    assert anyio.current_time() == pytest.approx(30, abs=0.1)
+    assert 2 not in fleet.polls
+
+
+class Player:
+    """Adds, discards, dawdles and gives up waiting, as told."""
+
+    def __init__(self, monitor, known):
+        self.monitor, self.known = monitor, known
+        self.told, self.discarded = defaultdict(list), {}
+        self.added, self.once_discarded, self.pauses, self.beats = {0}, set(), [], []
+        monitor.add(0)
+
+    async def act(self, acts):
+        for wait, what, number in acts:
+            await anyio.sleep(wait)
+            if what == "add" and number in self.known and (number not in self.added or number in self.discarded):
+                self.added.add(number)
+                self.monitor.add(self.discarded.pop(number, Callback(number)))
+            elif what == "discard" and (token := self.monitor.discard(number)) is not None:
+                self.discarded[number] = token
+                self.once_discarded.add(number)
+            elif what in ("pause", "beat"):
+                {"pause": self.pauses, "beat": self.beats}[what].append(wait)
+        self.monitor.seal()
+
+    async def read(self):
+        while True:
+            with anyio.move_on_after(self.beats.pop() + 0.01 if self.beats else math.inf):
+                try:
+                    result = await anext(self.monitor)
+                except StopAsyncIteration:
+                    return
+                assert result.callback.id not in self.discarded
+                self.told[result.callback.id].append(result)
+                if self.pauses:
+                    await anyio.sleep(self.pauses.pop())
+
+
+LIVES = st.lists(st.floats(0.01, 40), min_size=5, max_size=5)
+ACTS = st.tuples(st.floats(0, 20), st.sampled_from(["add", "discard", "pause", "beat"]), st.integers(0, 5))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lives=st.lists(LIVES, min_size=1, max_size=6),
+    acts=st.lists(ACTS, max_size=20),
+    room=st.integers(1, 4),
+    latency=st.sampled_from([0, 0.05, 3]),
+)
+def test_whatever_is_done(lives, acts, room, latency):
+    """In order, each transition once, none after an end or a discard, no poll after an end, never too many at once."""
+    begins = [[sum(durations[:n]) for n in range(len(CHAIN))] for durations in lives]
+    fleet = Fleet({n: list(zip(times, CHAIN, strict=True)) for n, times in enumerate(begins)}, latency=latency)
+
+    async def main():
+        async with fleet.client() as tenios, tenios.monitor(max_in_flight=room) as monitor:
+            player = Player(monitor, range(len(lives)))
+            async with anyio.create_task_group() as group:
+                group.start_soon(player.act, acts)
+                await player.read()
+            assert monitor.callbacks == ()
+            return player
+
+    with asyncio.Runner(loop_factory=virtual_loop) as runner:
+        player = runner.run(main())
+    assert fleet.most_in_flight <= room
+    for number, results in player.told.items():
+        seen = states(results)
+        assert [CHAIN.index(state) for state in seen] == sorted({CHAIN.index(state) for state in seen})
+        assert [result.previous for result in results[1:]] == seen[:-1]
+        assert seen[-1] == "DISCONNECTED" or number in player.discarded
+    for number in fleet.answered.keys() - player.once_discarded:
+        assert fleet.answered[number].count("DISCONNECTED") == 1
