@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage pictures bench clean
+.PHONY: help demo test check format coverage pictures bench bench-polling clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tenios_async needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
@@ -51,6 +51,9 @@ $(BENCH): $(READY)
 
 bench: $(BENCH) ## what a status poll costs beside other clients, some minutes; ARGS=--quick for a smoke run
 	@$(BIN)/python benchmarks/polling.py $(ARGS)
+
+bench-polling: $(BENCH) ## how few polls and how late, beside other schedules and the best there is; some minutes
+	@$(BIN)/python benchmarks/schedules.py $(ARGS)
 
 clean: ## remove what make made
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist
