@@ -153,7 +153,7 @@ class Benchmark:
     def run_round(self, number: int) -> None:
         """Measures every cell once."""
         for scheme, concurrency in self._cells:
-            for peer in _rotated(self._peers, number):
+            for peer in rotated(self._peers, number):
                 key = scheme, concurrency, peer
                 sample = asyncio.run(measure(peer, self._cells[scheme, concurrency], self._polls[key]))
                 self.samples.setdefault(key, []).append(sample)
@@ -177,7 +177,7 @@ class Benchmark:
 
     def _cell(self, key: Key, of: Callable[[Sample], float]) -> str:
         """The median, the quartiles, and the ratio to ours."""
-        low, middle, high = _quartiles([of(sample) for sample in self.samples[key]])
+        low, middle, high = quartiles([of(sample) for sample in self.samples[key]])
         text = f"{middle:,.0f} ({low:,.0f} to {high:,.0f})"
         if OURS in self._peers and key[2] != OURS:
             text += f" {statistics.median(self._ratios(key, (*key[:2], OURS), of)):.2f}x"
@@ -220,7 +220,7 @@ def measure_imports(runs: int) -> dict[str, list[float]]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     times: dict[str, list[float]] = {statement: [] for statement in IMPORTS}
     for number in range(runs + 1):
-        for statement in _rotated(IMPORTS, number):
+        for statement in rotated(IMPORTS, number):
             child = subprocess.Popen([sys.executable, "-c", f"{hide}; {statement}"], env=environment)  # noqa: S603  # our own words
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
@@ -242,7 +242,7 @@ def import_table(times: dict[str, list[float]]) -> str:
     """What the imports cost, as Markdown."""
     lines = ["| ms of CPU for an interpreter | |", "|---|---:|"]
     for statement, values in times.items():
-        low, middle, high = _quartiles(values)
+        low, middle, high = quartiles(values)
         lines.append(f"| `{statement}` | {middle:.1f} ({low:.1f} to {high:.1f}) |")
     return "\n".join(lines)
 
@@ -349,12 +349,12 @@ def main() -> int:
             for concurrency in options.concurrency
         ]
         benchmark = Benchmark(servers, options.peers, options.budget)
-        _say("finding how many polls to measure")
+        say("finding how many polls to measure")
         benchmark.calibrate()
         for number in range(options.rounds):
-            _say(f"round {number + 1} of {options.rounds}")
+            say(f"round {number + 1} of {options.rounds}")
             benchmark.run_round(number)
-    _say("imports")
+    say("imports")
     imports = measure_imports(2 if options.quick else IMPORT_RUNS)
     targets = benchmark.targets() + import_target(imports)
     about = machine(server["loop"], is_apart=core is not None)
@@ -400,12 +400,14 @@ def _wall(sample: Sample) -> float:
     return sample.wall
 
 
-def _rotated(items: Sequence[str], by: int) -> list[str]:
+def rotated(items: Sequence[str], by: int) -> list[str]:
+    """The same, but begins so many later."""
     by %= len(items)
     return [*items[by:], *items[:by]]
 
 
-def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The quartiles of at least one value."""
     if len(values) == 1:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -426,7 +428,8 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tells whoever waits what is going on."""
     print(f"{text} ...", file=sys.stderr, flush=True)
 
 
