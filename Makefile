@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage pictures bench bench-polling clean
+.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench: $(BENCH) ## what a status poll costs beside other clients, some minutes; 
 
 bench-polling: $(BENCH) ## how few polls and how late, beside other schedules and the best there is; some minutes
 	@$(BIN)/python benchmarks/schedules.py $(ARGS)
+
+bench-watch: $(BENCH) ## what it costs to follow a callback to its end, beside loops that ask every 2 s; 8 minutes
+	@$(BIN)/python benchmarks/watching.py $(ARGS)
 
 clean: ## remove what make made
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist
