@@ -27,7 +27,7 @@ from lifecycles import STATES, Lateness, Life, Model
 from optimum import Optimum
 
 from tenios_async import Callback, CallbackStatus, Polling
-from tenios_async._watch import Poll, Seen, Sleep, Stop, WatchMachine
+from tenios_async._watch import Poll, Sleep, Stop, WatchMachine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,21 +45,29 @@ FRONTIER = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def ours(polling: Polling) -> Policy:
-    """The watch machine itself, from the first poll to the end, told the time."""
+def ours(polling: Polling, stretch: float = 1.0) -> Policy:
+    """The watch machine itself, from the first poll to the end, told the time; with intervals longer by that factor."""
 
     def polls(life: Life, rng: random.Random, delay: float) -> list[float]:
         callback = Callback(1, delay=int(delay) or None)
         machine = WatchMachine(
-            callback, polling, now=0.0, age=0.0, timeout=math.inf, poll_timeout=10.0, chance=rng.random
+            callback,
+            polling,
+            now=0.0,
+            age=0.0,
+            timeout=math.inf,
+            poll_timeout=10.0,
+            chance=rng.random,
+            utc_now=lambda: WHEN,
         )
+        machine.stretch = stretch
         begins = [second for second, _ in life]
         now, came_back, found = 0.0, None, []
         while not isinstance(action := machine.step(now, came_back), Stop):
             came_back = None
             if isinstance(action, Poll):
                 found.append(now)
-                came_back = Seen(CallbackStatus(life[bisect_right(begins, now) - 1][1]), WHEN)
+                came_back = CallbackStatus(life[bisect_right(begins, now) - 1][1])
             elif isinstance(action, Sleep):
                 now = action.until
         return found

@@ -31,7 +31,7 @@ from tenios_async._placing import Placing
 from tenios_async._polling import Polling
 from tenios_async._rooms import Rooms, running_asyncio_loop
 from tenios_async._turns import Turns
-from tenios_async._watch import CameBack, Emit, Poll, Seen, Sleep, Stop, WatchMachine
+from tenios_async._watch import CameBack, Emit, Poll, Sleep, Stop, WatchMachine
 from tenios_async._wire import (
     DEFAULT_BASE_URL,
     STATUS_PATH,
@@ -43,14 +43,13 @@ from tenios_async._wire import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
     import httpx
 
     from tenios_async._errors import WatchInterrupted
     from tenios_async._lifecycle import CallbackStatus
-    from tenios_async._limits import Pace
 
 _log = logging.getLogger("tenios_async")
 
@@ -63,6 +62,7 @@ WATCH_TIMEOUT = 2 * 3600.0
 
 _MAX_CONNECTIONS = 100
 _MAX_STRANGE_STATES = 100
+_CLOSED = "the client is closed; open a new one"
 
 
 def _timeout(value: float | None, default: float = math.inf) -> float:
@@ -262,26 +262,33 @@ class TeniosClient:
         Raises an `ApiError`, `ConnectionFailed`, `RequestTimeout` or `ProtocolError`.
         """
         timeout = self._status_timeout if timeout is None else _timeout(timeout)
-        return await self._ask(as_callback(callback), timeout)
+        came_back = await self._ask(as_callback(callback), timeout)
+        if isinstance(came_back, TeniosError):
+            raise came_back
+        return came_back
 
-    async def _ask(self, callback: Callback, timeout: float, *, has_turn: bool = False) -> CallbackStatus:
-        exchange, body = self._open(has_turn=has_turn), status_body(self._key, callback)
+    async def _ask(self, callback: Callback, timeout: float, *, has_turn: bool = False) -> CallbackStatus | TeniosError:
+        """One poll. Its error is given and not raised, since a watch goes on after most."""
+        try:
+            exchange, body = self._open(has_turn=has_turn), status_body(self._key, callback)
+        except ClientMisuse as misuse:
+            return misuse
         began = self._now()
         try:
-            try:
-                reply = await exchange.post(STATUS_PATH, body, deadline=began + timeout)
-            except ExchangeFailed as failure:
-                self._check_open()
-                raise _read_error(failure) from failure.__cause__
-            status = parse_status(reply, body)
-        except TeniosError as error:
-            self._tell(Polled(callback, None, error, self._now() - began))
-            raise
-        if self._observers:
-            self._tell(Polled(callback, status, None, self._now() - began))
-        if not status.is_known:
-            self._note_strange(status)
-        return status
+            status = parse_status(await exchange.post(STATUS_PATH, body, deadline=began + timeout), body)
+        except ExchangeFailed as failure:
+            error = ClientMisuse(_CLOSED) if self._closed else _read_error(failure)
+            error.__cause__ = failure.__cause__
+        except TeniosError as answered:
+            error = answered
+        else:
+            if self._observers:
+                self._tell(Polled(callback, status, None, self._now() - began))
+            if not status.is_known:
+                self._note_strange(status)
+            return status
+        self._tell(Polled(callback, None, error, self._now() - began))
+        return error
 
     def watch_callback(
         self, callback: Callback | int | str, *, polling: Polling | None = None, timeout: float | None = None
@@ -376,15 +383,19 @@ class TeniosClient:
             callback,
             polling,
             now=now,
-            age=callback.age(datetime.now(UTC)),
+            age=callback.age(_utc_now()),
             timeout=_watch_timeout(callback, timeout),
             poll_timeout=self._status_timeout,
             chance=_chance,
+            utc_now=_utc_now,
         )
 
-    @property
-    def _pace(self) -> Pace | None:
-        return None if self._turns is None else self._turns.pace
+    def _rate(self, *, for_looks: bool = False) -> float:
+        """Requests a second that the rate limit allows now, or what calls leave of them to looks."""
+        if self._turns is None:
+            return math.inf
+        pace, now = self._turns.pace, self._now()
+        return pace.rate_for_looks(now) if for_looks else pace.rate(now)
 
     def _open(self, *, has_turn: bool = False) -> Exchange:
         """The room to send by, after the checks that come before anything is sent."""
@@ -410,7 +421,7 @@ class TeniosClient:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ClientMisuse("the client is closed; open a new one")
+            raise ClientMisuse(_CLOSED)
 
     def _check_home(self) -> None:
         if self._pid != os.getpid():
@@ -418,15 +429,17 @@ class TeniosClient:
         if self._home != current_token():
             raise ClientMisuse("the client was opened on another event loop; open one on each loop")
 
-    async def _look(self, callback: Callback, poll: Poll) -> CameBack:
-        """One look of a watch; None if it got no turn under the rate limit for as long as the watch may take."""
-        try:
-            if self._turns is not None and not await self._turns.take_for_a_look(poll.patience):
-                return None
-            status = await self._ask(callback, poll.timeout, has_turn=True)
-        except TeniosError as error:
-            return error
-        return Seen(status, datetime.now(UTC))
+    def _look(self, callback: Callback, poll: Poll) -> Awaitable[CameBack]:
+        """One look of a watch."""
+        if self._turns is None:
+            return self._ask(callback, poll.timeout)
+        return self._look_in_turn(self._turns, callback, poll)
+
+    async def _look_in_turn(self, turns: Turns, callback: Callback, poll: Poll) -> CameBack:
+        """The same; None if it got no turn under the rate limit for as long as the watch may take."""
+        if not await turns.take_for_a_look(poll.patience):
+            return None
+        return await self._ask(callback, poll.timeout, has_turn=True)
 
     def _note_strange(self, status: CallbackStatus) -> None:
         if status in self._strange or len(self._strange) >= _MAX_STRANGE_STATES:
@@ -446,6 +459,10 @@ def _chance() -> float:
     import random  # noqa: PLC0415  # 2 ms of import that only a watch or a retry needs
 
     return random.random()  # noqa: S311  # jitter is no secret
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _version() -> str:

@@ -19,6 +19,7 @@ from tenios_async._watch import RESOLUTION, Emit, Poll, Sleep, Stop, WatchMachin
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -59,10 +60,12 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._alarm: asyncio.TimerHandle | None = None
         self._reader: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._time: Callable[[], float] = _no_time
         self._is_sealed = False
         self._is_over = False
         self._failure: BaseException | None = None
         self._stretch = self._stretch_of_all = 1.0
+        self._is_limited = False
         self._demand = 0.0  # looks a second, were nothing stretched
 
     def __len__(self) -> int:
@@ -86,7 +89,7 @@ class CallbackMonitor(AsyncIterator[Result]):
 
         Raises `ValueError` for one that is followed already, and `ClientMisuse` once sealed.
         """
-        now = self._now()
+        now = self._home().time()
         machine = self._client._machine(as_callback(callback), self._polling, timeout, now)  # noqa: SLF001
         if self._is_sealed or self._is_over:
             raise ClientMisuse("the monitor is sealed or over; it takes no further callbacks")
@@ -106,7 +109,8 @@ class CallbackMonitor(AsyncIterator[Result]):
         unread = [result for result in self._results if result.callback.key == key]
         machine = self._open.pop(key, None)
         if machine is not None:
-            self._demand -= _demand(machine)
+            if self._is_limited:
+                self._demand -= _demand(machine)
             machine.close()
             self._sweep()
         if unread:
@@ -124,7 +128,9 @@ class CallbackMonitor(AsyncIterator[Result]):
         if self._loop is not None:
             raise ClientMisuse("a monitor is for one use; make a new one")
         self._client._open()  # noqa: SLF001
+        self._is_limited = self._client._rate() < math.inf  # noqa: SLF001
         self._loop = _asyncio_loop()
+        self._time = self._loop.time
         return self
 
     async def __aexit__(
@@ -174,14 +180,11 @@ class CallbackMonitor(AsyncIterator[Result]):
             raise ClientMisuse("use a monitor as `async with tenios.monitor() as monitor`")
         return self._loop
 
-    def _now(self) -> float:
-        return self._home().time()
-
-    def _go_on(self, machine: WatchMachine, came_back: CameBack) -> Poll | None:
+    def _go_on(self, machine: WatchMachine, now: float, came_back: CameBack = None) -> Poll | None:
         """The next step of one callback, with what a look brought; the look to make now, or None."""
-        now = self._now()
-        self._demand -= _demand(machine)
-        machine.stretch = self._stretch
+        if self._is_limited:
+            self._demand -= _demand(machine)
+            machine.stretch = self._stretch
         action = machine.step(now, came_back)
         if isinstance(action, Emit):
             self._tell_of(action.transition)
@@ -189,7 +192,8 @@ class CallbackMonitor(AsyncIterator[Result]):
         if isinstance(action, Stop):
             self._end(machine, action.error)
             return None
-        self._demand += _demand(machine)
+        if self._is_limited:
+            self._demand += _demand(machine)
         if isinstance(action, Sleep):
             self._set(machine, action.until)
             return None
@@ -226,7 +230,8 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _set(self, machine: WatchMachine, due: float) -> None:
         heapq.heappush(self._looks, (due, next(self._serials), machine))
-        self._set_alarm(due)
+        if len(self._workers) < self._room():  # otherwise whoever is done next takes what is due
+            self._set_alarm(due)
 
     def _set_alarm(self, due: float) -> None:
         if not self._is_over and (self._alarm is None or due < self._alarm.when()):
@@ -247,13 +252,14 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _take(self) -> tuple[WatchMachine, Poll] | None:
         """The look that was due first, if there is one and somebody reads what comes of it."""
+        now = self._time()
         while self._looks and len(self._results) < self._max_in_flight and not self._is_over:
             due, _, machine = self._looks[0]
-            if due - self._now() >= RESOLUTION:
+            if due - now >= RESOLUTION:
                 self._set_alarm(due)
                 return None
             heapq.heappop(self._looks)
-            if (poll := self._go_on(machine, None)) is not None:
+            if (poll := self._go_on(machine, now)) is not None:
                 return machine, poll
         return None
 
@@ -265,10 +271,10 @@ class CallbackMonitor(AsyncIterator[Result]):
             try:
                 came_back = await self._client._look(machine.callback, poll)  # noqa: SLF001
             except BaseException:  # cancelled, perhaps with the whole loop: the look remains, and no alarm is set
-                heapq.heappush(self._looks, (self._now(), next(self._serials), machine))
+                heapq.heappush(self._looks, (self._time(), next(self._serials), machine))
                 raise
-            if self._follows(machine):
-                self._go_on(machine, came_back)
+            self._go_on(machine, self._time(), came_back)
+            if self._is_limited:
                 self._adapt()
             look = self._take()
 
@@ -283,15 +289,14 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _room(self) -> int:
         """How many looks may be under way."""
-        if (pace := self._client._pace) is None:  # noqa: SLF001
+        if not self._is_limited:
             return self._max_in_flight
-        return max(1, min(self._max_in_flight, math.ceil(pace.rate(self._now()) * QUEUED_AHEAD)))
+        rate = self._client._rate()  # noqa: SLF001
+        return max(1, min(self._max_in_flight, math.ceil(rate * QUEUED_AHEAD)))
 
     def _adapt(self) -> None:
         """Stretches all intervals by what the demand is larger than the rate limit allows: its shadow price."""
-        if (pace := self._client._pace) is None:  # noqa: SLF001
-            return
-        self._stretch = max(1.0, self._demand / (HEADROOM * pace.rate_for_looks(self._now())))
+        self._stretch = max(1.0, self._demand / (HEADROOM * self._client._rate(for_looks=True)))  # noqa: SLF001
         if 1 / RESTRETCH < self._stretch / self._stretch_of_all < RESTRETCH:
             return
         self._stretch_of_all = self._stretch
@@ -312,6 +317,10 @@ def _before(result: Result) -> Callback:
     if isinstance(result, Transition):
         return attrs.evolve(result.callback, status=result.previous)
     return result.callback
+
+
+def _no_time() -> float:
+    raise ClientMisuse("use a monitor as `async with tenios.monitor() as monitor`")
 
 
 def _asyncio_loop() -> asyncio.AbstractEventLoop:

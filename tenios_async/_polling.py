@@ -60,9 +60,9 @@ def _weights(given: Mapping[str, float] | Iterable[tuple[str, float]]) -> tuple[
     return tuple(pairs)
 
 
-@attrs.frozen(cache_hash=True)
+@attrs.frozen(eq=False)
 class _Terms:
-    """What the sums depend on, beside the state and its age."""
+    """What the sums depend on, beside the state and its age. Equal ones are one object: see `_terms`."""
 
     cost: float
     ring_duration: float
@@ -71,6 +71,13 @@ class _Terms:
 
     def weight_of(self, state: CallbackStatus) -> float:
         return next((weight for name, weight in self.weights if name == state), 1.0)
+
+
+@lru_cache
+def _terms(
+    cost: float, ring_duration: float, weights: tuple[tuple[CallbackStatus, float], ...], longest: float
+) -> _Terms:
+    return _Terms(cost, ring_duration, weights, longest)
 
 
 @attrs.frozen
@@ -102,7 +109,7 @@ class Polling:
 
     def __attrs_post_init__(self) -> None:
         ring_duration = RING_DURATION if self.ring_duration is None else self.ring_duration
-        terms = _Terms(self.cost, ring_duration, self.weights, self.max_interval * self.speed)
+        terms = _terms(self.cost, ring_duration, self.weights, self.max_interval * self.speed)
         object.__setattr__(self, "_terms", terms)  # as attrs says it is to be done in a frozen class
         if self.max_interval < self.min_interval:
             raise ValueError("max_interval must not be below min_interval")
@@ -159,17 +166,17 @@ class Polling:
         ):
             # The look before saw REQUESTED or ACCEPTED, which are short, so this one began soon after it.
             seen_for, began_within = seen_for + began_within - DIALS_WITHIN, DIALS_WITHIN
-        return _interval(state, _rung(seen_for, _FINENESS), _rung(began_within, _COARSENESS), self._terms) / self.speed
-
-
-def _rung(seconds: float, fineness: int) -> float:
-    """The time rounded to a ladder, so that a fleet shares its sums: rungs lie apart by one part in `fineness`."""
-    return math.expm1(round(math.log1p(seconds) * fineness) / fineness)
+        rungs = round(math.log1p(seen_for) * _FINENESS), round(math.log1p(began_within) * _COARSENESS)
+        return _interval(state, *rungs, self._terms) / self.speed
 
 
 @lru_cache(maxsize=1 << 14)
-def _interval(state: CallbackStatus, seen_for: float, began_within: float, terms: _Terms) -> float:
-    """Seconds until the odds that there is news add up to `terms.cost`; the longest interval if that is sooner."""
+def _interval(state: CallbackStatus, seen_rung: int, began_rung: int, terms: _Terms) -> float:
+    """Seconds until the odds that there is news add up to `terms.cost`; the longest interval if that is sooner.
+
+    The times are rungs of ladders that lie apart by one part in `_FINENESS` and `_COARSENESS`: a fleet shares its sums.
+    """
+    seen_for, began_within = math.expm1(seen_rung / _FINENESS), math.expm1(began_rung / _COARSENESS)
     step = terms.longest / _STEPS
     while True:
         # Fine enough for the answer; and the beginnings, which lie a step apart, not too many.

@@ -6,7 +6,7 @@ that was cancelled. Whatever happens between two steps, no transition is lost or
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -26,6 +26,7 @@ from tenios_async._models import Callback, Transition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from tenios_async._polling import Polling
 
@@ -75,21 +76,9 @@ class Stop:
     error: WatchInterrupted | None
 
 
-@attrs.frozen
-class Seen:
-    """A poll came back with a state.
-
-    Attributes:
-        status: the state.
-        at: when (UTC).
-    """
-
-    status: CallbackStatus
-    at: datetime
-
-
 Action: TypeAlias = Poll | Sleep | Emit | Stop
-CameBack: TypeAlias = Seen | TeniosError | None
+CameBack: TypeAlias = CallbackStatus | TeniosError | None
+"""What a poll brought: a state or an error; None after anything else."""
 
 
 class WatchMachine:
@@ -103,6 +92,7 @@ class WatchMachine:
         timeout: seconds the watch may take; `math.inf` for ever.
         poll_timeout: seconds one poll may take.
         chance: gives random numbers from 0 to 1.
+        utc_now: gives the wall clock's time, for what people read.
 
     Attributes:
         callback: the resume token.
@@ -118,9 +108,9 @@ class WatchMachine:
         "_failing_since",
         "_failure",
         "_failures",
+        "_has_looked",
         "_last_known",
         "_last_look",
-        "_last_look_at",
         "_next_look",
         "_placed",
         "_poll_timeout",
@@ -128,6 +118,7 @@ class WatchMachine:
         "_polls",
         "_seen_since",
         "_stop",
+        "_utc_now",
         "callback",
         "last",
         "stretch",
@@ -143,6 +134,7 @@ class WatchMachine:
         timeout: float,
         poll_timeout: float,
         chance: Callable[[], float],
+        utc_now: Callable[[], datetime],
     ) -> None:
         self.callback = callback
         self.last: Transition | None = None
@@ -150,14 +142,15 @@ class WatchMachine:
         self._polling = polling
         self._poll_timeout = poll_timeout
         self._chance = chance
+        self._utc_now = utc_now
         self._placed = now - (age or 0.0)
         self._delay_ends = None if age is None or not callback.delay else self._placed + callback.delay
         self._deadline = now + timeout
         self._next_look = now
-        self._seen_since = self._last_look_at = now
+        self._seen_since = self._last_look = now
         self._began_within = age or 0.0
         self._last_known = callback.status if callback.status is not None and callback.status.is_known else INITIAL
-        self._last_look: datetime | None = None
+        self._has_looked = False
         self._polls = 0
         self._failures = 0
         self._failing_since = now
@@ -166,9 +159,9 @@ class WatchMachine:
 
     def step(self, now: float, came_back: CameBack = None) -> Action:
         """What to do now. Once it has answered Stop it answers so for ever."""
-        if came_back is not None:
+        if came_back is not None and self._stop is None:
             self._polls += 1
-            if not isinstance(came_back, Seen):
+            if isinstance(came_back, TeniosError):
                 self._failed(now, came_back)
             elif (transition := self._seen(now, came_back)) is not None:
                 return Emit(transition)
@@ -185,7 +178,7 @@ class WatchMachine:
     def wait(self) -> float:
         """Seconds from the last look to the next, were nothing stretched; 0 before the first look."""
         begins = self._stretch_begins
-        return begins - self._last_look_at + (self._next_look - begins) / self.stretch
+        return begins - self._last_look + (self._next_look - begins) / self.stretch
 
     def restretch(self, stretch: float) -> float:
         """Sets `stretch` as if it had been so at the last look; gives the instant of the next."""
@@ -198,33 +191,35 @@ class WatchMachine:
     @property
     def _stretch_begins(self) -> float:
         if self._delay_ends is None or self.callback.status not in BEFORE_DIALLING:
-            return self._last_look_at
-        return max(self._last_look_at, self._delay_ends)
+            return self._last_look
+        return max(self._last_look, self._delay_ends)
 
     def close(self) -> None:
         """Nothing more is wanted: every further step answers Stop without an error."""
         self._stop = Stop(None)
 
-    def _seen(self, now: float, seen: Seen) -> Transition | None:
+    def _seen(self, now: float, status: CallbackStatus) -> Transition | None:
         self._failures, self._failure = 0, None
-        previous, status = self.callback.status, seen.status
-        not_before, self._last_look = self._last_look, seen.at
-        if status != previous or not_before is None:
-            self._seen_since = now
-            if not_before is not None:
-                self._began_within = now - max(self._last_look_at, min(self._delay_ends or 0.0, now))
-        self._last_look_at = now
+        previous, last_look, has_looked = self.callback.status, self._last_look, self._has_looked
+        self._last_look, self._has_looked = now, True
+        if status == previous and has_looked:
+            self._schedule(now)
+            return None
+        self._seen_since = now
+        if has_looked:  # and no phone rings before the delay is over
+            self._began_within = now - max(last_look, min(self._delay_ends or last_look, now))
         if status == previous:
             self._schedule(now)
             return None
+        observed_at = self._utc_now()
         self.callback = attrs.evolve(self.callback, status=status)
         self.last = Transition(
             callback=self.callback,
             status=status,
             previous=previous,
             skipped=skipped(self._last_known, status),
-            observed_at=seen.at,
-            not_before=None if previous is None else not_before,
+            observed_at=observed_at,
+            not_before=observed_at - timedelta(seconds=now - last_look) if has_looked else None,
             elapsed=max(0.0, now - self._placed),
             polls=self._polls,
             is_regression=previous is not None and is_regression(self._last_known, status),
