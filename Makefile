@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch clean
+.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch bench-monitor clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench-polling: $(BENCH) ## how few polls and how late, beside other schedules an
 
 bench-watch: $(BENCH) ## what it costs to follow a callback to its end, beside loops that ask every 2 s; 8 minutes
 	@$(BIN)/python benchmarks/watching.py $(ARGS)
+
+bench-monitor: $(BENCH) ## memory, CPU and lag of a hundred thousand callbacks at once; 3 minutes
+	@$(BIN)/python benchmarks/monitor.py $(ARGS)
 
 clean: ## remove what make made
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

@@ -37,7 +37,7 @@ LOOP = f"uvloop {importlib.metadata.version('uvloop')}" if uvloop else "asyncio"
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
 _START = f"POST {PATH} HTTP/1.1\r\n".encode()
-_REQUEST = json.dumps({"access_key": ACCESS_KEY, "id": CALLBACK_ID}).encode()
+_REQUEST = json.dumps({"access_key": ACCESS_KEY, "id": 0}).encode().removesuffix(b"0}")
 
 
 class Answers:
@@ -96,7 +96,7 @@ class _SameAnswer(Connection):
         self._answers = answers
 
     def asked(self, body: bytes) -> bool:
-        if is_expected := (body == _REQUEST):
+        if is_expected := body.startswith(_REQUEST):
             self.transport.write(self._answers.by_state[STATUS])
         return is_expected
 

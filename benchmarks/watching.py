@@ -33,7 +33,7 @@ from polling import Target, machine, pin, prepare, quartiles, rotated, say, verd
 from responder import LOOP
 
 from tenios_async import Callback, CallbackStatus
-from tenios_async._watch import Poll, Seen, Sleep, Stop, WatchMachine
+from tenios_async._watch import Poll, Sleep, Stop, WatchMachine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -192,12 +192,13 @@ def _watch(ask: Ask, cost: float, latency: float, rng: random.Random) -> None:
         timeout=2 * LONGEST,
         poll_timeout=2 * latency,
         chance=rng.random,
+        utc_now=lambda: datetime.now(UTC),
     )
     now, seen = 0.0, None
     while not isinstance(action := watch.step(now, seen), Stop):
         seen = None
         if isinstance(action, Poll):
-            seen = Seen(CallbackStatus(ask(now)), datetime.now(UTC))
+            seen = CallbackStatus(ask(now))
             now += latency
         elif isinstance(action, Sleep):
             now = action.until

@@ -1,0 +1,305 @@
+"""What a monitor of many callbacks costs: memory, CPU for each poll, how late looks go out; and what a rate limit does.
+
+CPU and memory over real sockets, the responder on another core; cells take turns within each round, and what is
+compared is compared within a round. The rate limit in virtual time, seeded: calls come at random moments and live as
+the built-in model says, at a tenth of the polls that they would have. Static beside it, with knowledge of the whole run
+and as many polls: all intervals longer by one factor, or all by one higher cost of a poll, whichever is the better.
+
+A missed target makes it exit with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import math
+import random
+import statistics
+import sys
+import tracemalloc
+from bisect import bisect_right
+from contextlib import asynccontextmanager, suppress
+from time import process_time
+from typing import TYPE_CHECKING
+
+import httpx
+import looptime
+from lifecycles import Lateness, Model
+from peers import OURS, Server
+from polling import Target, machine, measure, pin, prepare, responder, say
+from responder import ACCESS_KEY
+from schedules import ours
+
+from tenios_async import Callback, Polling, Rate, TeniosClient, Transition
+from tenios_async._watch import RESOLUTION
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from lifecycles import Life
+
+    from tenios_async import CallbackMonitor
+
+MANY, FEW = 100_000, 1_000
+IN_FLIGHT = 50
+RUSHED = Polling(speed=10_000, min_interval=1e-4, max_interval=60)
+"""By which a look is always due."""
+WINDOW = 2.0
+"""Seconds for which CPU is measured."""
+LAG_WINDOW = 15.0
+LIMIT, TIMES, LATENCY = 2.0, 10.0, 0.05
+"""Polls a second, how many times as many there would be without the limit, and the seconds that each takes."""
+ARRIVALS, BEGINS, ENDS = 6000.0, 1000.0, 5000.0
+"""Seconds for which calls come, and those in which the calls come that count."""
+
+
+@asynccontextmanager
+async def monitored(
+    server: Server, count: int, polling: Polling, *, over: float = 0.0
+) -> AsyncIterator[CallbackMonitor]:
+    """A monitor of so many callbacks, added in so many seconds, each looked at once at least; somebody reads it."""
+    client = TeniosClient(ACCESS_KEY, base_url=server.origin, polling=polling)
+    callbacks = [Callback(number) for number in range(count)]
+    async with client, client.monitor(max_in_flight=IN_FLIGHT) as monitor, asyncio.TaskGroup() as group:
+        seen_all = asyncio.get_running_loop().create_future()
+
+        async def read() -> None:
+            seen = 0
+            async for result in monitor:
+                if not isinstance(result, Transition):
+                    raise TypeError(f"a watch was interrupted: {result}")
+                seen += 1
+                if seen == count:
+                    seen_all.set_result(None)
+
+        reader = group.create_task(read())
+        for number, callback in enumerate(callbacks, start=1):
+            monitor.add(callback)
+            if number % 100 == 0:
+                await asyncio.sleep(over * 100 / count)
+        await seen_all
+        yield monitor
+        reader.cancel()
+
+
+async def memory(server: Server, count: int) -> float:
+    """Bytes for each callback, beyond the caller's own `Callback` and its id."""
+    async with monitored(server, FEW, Polling()):
+        pass  # connections, caches and modules
+    own = [Callback(number) for number in range(count)]
+    tracemalloc.start()
+    callers = tracemalloc.get_traced_memory()[0]
+    copies = [Callback(number) for number in range(count)]
+    callers = tracemalloc.get_traced_memory()[0] - callers
+    del own, copies
+    gc.collect()
+    before = tracemalloc.get_traced_memory()[0]
+    async with monitored(server, count, Polling(min_interval=600, max_interval=600)):
+        gc.collect()
+        used = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    return (used - callers) / count
+
+
+async def cpu(server: Server, count: int) -> float:
+    """Microseconds of CPU for one poll, while a look is always due."""
+    async with monitored(server, count, RUSHED) as monitor:
+        gc.collect()
+        polls, began = -_polls(monitor), process_time()
+        await asyncio.sleep(WINDOW)
+        used = process_time() - began
+        return used / (polls + _polls(monitor)) * 1e6
+
+
+async def lag(server: Server, count: int) -> tuple[float, float]:
+    """Seconds from due to sent at the 99th percentile, and how busy this process was."""
+    lags: list[float] = []
+    loop = asyncio.get_running_loop()
+    async with monitored(server, count, Polling(), over=15) as monitor:
+        take = monitor._take  # noqa: SLF001
+
+        def taken() -> object:
+            if (look := take()) is not None:
+                lags.append(loop.time() - look[0]._next_look)  # noqa: SLF001
+            return look
+
+        monitor._take = taken  # type: ignore[method-assign]  # noqa: SLF001
+        began = process_time()
+        await asyncio.sleep(LAG_WINDOW)
+        busy = (process_time() - began) / LAG_WINDOW
+    return statistics.quantiles(lags, n=100)[98], busy
+
+
+def _polls(monitor: CallbackMonitor) -> int:
+    return sum(watched._polls for watched in monitor._open.values())  # noqa: SLF001
+
+
+class Calls(httpx.AsyncBaseTransport):
+    """A service in virtual time: callbacks that live as they were drawn, and when each was asked for."""
+
+    def __init__(self, lives: list[tuple[float, Life]]) -> None:
+        self.lives = lives
+        self.begins = [[began + second for second, _ in life] for began, life in lives]
+        self.polls: list[list[float]] = [[] for _ in lives]
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answers with the state as of now."""
+        number = json.loads(await request.aread())["id"]
+        now = asyncio.get_running_loop().time()
+        self.polls[number].append(now - self.lives[number][0])
+        status = self.lives[number][1][bisect_right(self.begins[number], now) - 1][1]
+        await asyncio.sleep(LATENCY)
+        return httpx.Response(200, json={"status": status})
+
+
+class Waits:
+    """The longest that a look of a monitor was due, by the interval it was due after."""
+
+    def __init__(self, monitor: CallbackMonitor) -> None:
+        self.longest = 0.0
+        self._take = monitor._take  # noqa: SLF001
+        self._now = asyncio.get_running_loop().time
+        monitor._take = self.take  # type: ignore[method-assign]  # noqa: SLF001
+
+    def take(self) -> object:
+        """In place of the monitor's own."""
+        look = self._take()
+        if look is not None and (wait := look[0].wait) > RESOLUTION and self._now() < ARRIVALS:
+            waited = self._now() - look[0]._next_look  # noqa: SLF001
+            self.longest = max(self.longest, waited / (wait * look[0].stretch))
+        return look
+
+
+async def follow(service: Calls) -> float:
+    """Follows each call from its beginning to its end, under the limit; gives the longest wait."""
+    http_client = httpx.AsyncClient(transport=service)
+    client = TeniosClient(ACCESS_KEY, base_url="https://limited.test", http_client=http_client, rate_limit=Rate(LIMIT))
+    async with client, client.monitor() as monitor, asyncio.TaskGroup() as group:
+        waits, loop = Waits(monitor), asyncio.get_running_loop()
+
+        async def add() -> None:
+            for number, (began, _) in enumerate(service.lives):
+                await asyncio.sleep(began - loop.time())
+                monitor.add(Callback(number), timeout=math.inf)
+            monitor.seal()
+
+        group.create_task(add())
+        async for _ in monitor:
+            pass
+    return waits.longest
+
+
+def followed(polling: Polling, stretch: float = 1.0, lives: int = 4000) -> Lateness:
+    """What the schedule does where nothing limits it."""
+    rng, model, seen, policy = random.Random(2), Model.load(), Lateness(), ours(polling, stretch)
+    for _ in range(lives):
+        life = model.draw(rng)
+        seen.add(life, policy(life, rng, 0.0), {})
+    return seen
+
+
+def limited() -> tuple[Lateness, float]:
+    """Lateness under a limit that binds, and the longest wait."""
+    rng, model, usual = random.Random(1), Model.load(), followed(Polling()).polls_each
+    now, lives = 0.0, []
+    while now < ARRIVALS:
+        lives.append((now, model.draw(rng)))
+        now += rng.expovariate(LIMIT * TIMES / usual)
+    service = Calls(lives)
+    with asyncio.Runner(loop_factory=lambda: looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)) as runner:
+        longest = runner.run(follow(service))
+    seen = Lateness()
+    for (began, life), polls in zip(lives, service.polls, strict=True):
+        if BEGINS < began < ENDS:
+            seen.add(life, polls, {})
+    return seen, longest
+
+
+def static(polls: float) -> float:
+    """The mean lateness of the better of the two ways to make so many polls of a callback."""
+    usual = Polling()
+    ways: list[Callable[[float], Lateness]] = [
+        lambda exponent: followed(usual, 2.0**exponent),
+        lambda exponent: followed(Polling(cost=usual.cost * 4.0**exponent, max_interval=1e6)),
+    ]
+    found = []
+    for way in ways:
+        low, high = 0.0, 12.0
+        for _ in range(14):
+            middle = (low + high) / 2
+            low, high = (middle, high) if way(middle).polls_each > polls else (low, middle)
+        found.append(way(high).mean)
+    return min(found)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--callbacks", type=int, default=MANY)
+    parser.add_argument("--quick", action="store_true", help="a smoke run, too short to judge by")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.callbacks = 1, 2 * FEW
+    return options
+
+
+def main() -> int:
+    """Measures, prints, and says whether the targets are met."""
+    options = arguments()
+    prepare()
+    many, targets = options.callbacks, []
+    samples: dict[str, list[float]] = {}
+    with suppress(KeyboardInterrupt), responder(pin()) as answering:
+        server = Server(answering["plain"], answering["ca"], is_tls=False, concurrency=IN_FLIGHT)
+        for number in range(options.rounds):
+            say(f"round {number + 1} of {options.rounds}")
+            samples.setdefault("bare", []).append(asyncio.run(measure(OURS, server, 50_000)).cpu)
+            samples.setdefault("few", []).append(asyncio.run(cpu(server, FEW)))
+            samples.setdefault("many", []).append(asyncio.run(cpu(server, many)))
+        say("lag")
+        late, busy = asyncio.run(lag(server, many))
+        say("memory")
+        used = asyncio.run(memory(server, many))
+        about = machine(answering["loop"], is_apart=True)
+    print("\n".join(f"- {name}: {text}" for name, text in about.items()) + f"\n- {options.rounds} rounds; medians\n")
+    print("| | |\n|---|---:|")
+    names = {
+        "bare": "`callback_status`, 50 at a time",
+        "few": f"a monitor of {FEW:,}",
+        "many": f"a monitor of {many:,}",
+    }
+    for name, text in names.items():
+        print(f"| CPU for one poll: {text} | {statistics.median(samples[name]):.1f} µs |")
+    print(f"| a look at one of {many:,}, from due to sent, 99th percentile | {late * 1e3:.1f} ms |")
+    print(f"| this process meanwhile | {busy:.0%} busy |")
+    print(f"| memory for each of {many:,} | {used:,.0f} bytes |")
+    say("the rate limit")
+    seen, longest = limited()
+    mean = static(seen.polls_each)
+    print(f"| mean lateness at {1 / TIMES:.0%} of the polls, {seen.polls_each:.2f} a callback | {seen.mean:.1f} s |")
+    print(f"| as many polls, static | {mean:.1f} s |")
+
+    def ratios(one: str, other: str) -> list[float]:
+        return [a / b for a, b in zip(samples[one], samples[other], strict=True)]
+
+    targets = [
+        Target(f"CPU for one poll of {many:,} / `callback_status`", ratios("many", "bare"), 1.5),
+        Target(f"the same / that of {FEW:,}", ratios("many", "few"), 1.2),
+        Target("memory / 1 KiB", [used / 1024], 1.0),
+        Target("lag / 50 ms", [late / 0.05], 1.0),
+        Target("mean lateness under the limit / static", [seen.mean / mean], 1.2),
+        Target("longest that a look was due / its interval", [longest], 3.0),
+    ]
+    if not options.quick:
+        print("\n| target | ratio | limit | |\n|---|---:|---:|---|")
+        for target in targets:
+            verdict = "met" if target.is_met else "**missed**"
+            print(f"| {target.name} | {target.ratio:.3f} | {target.limit:.3g} | {verdict} |")
+    return 1 if not options.quick and not all(target.is_met for target in targets) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
