@@ -2,8 +2,8 @@
 
 CPU and memory over real sockets, the responder on another core; cells take turns within each round, and what is
 compared is compared within a round. The rate limit in virtual time, seeded: calls come at random moments and live as
-the built-in model says, at a tenth of the polls that they would have. Static beside it, with knowledge of the whole run
-and as many polls: all intervals longer by one factor, or all by one higher cost of a poll, whichever is the better.
+the built-in model says, at a tenth of the polls that they would have. Static beside it: the best intervals, one for
+each state, that make as many polls; found by search, on lives of the same model.
 
 A missed target makes it exit with 1.
 """
@@ -26,17 +26,17 @@ from typing import TYPE_CHECKING
 
 import httpx
 import looptime
-from lifecycles import Lateness, Model
+from lifecycles import STATES, Lateness, Model
 from peers import OURS, Server
 from polling import Target, machine, measure, pin, prepare, responder, say
 from responder import ACCESS_KEY
-from schedules import ours
+from schedules import Trial, by_state, ours
 
 from tenios_async import Callback, Polling, Rate, TeniosClient, Transition
 from tenios_async._watch import RESOLUTION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Mapping
 
     from lifecycles import Life
 
@@ -191,18 +191,11 @@ async def follow(service: Calls) -> float:
     return waits.longest
 
 
-def followed(polling: Polling, stretch: float = 1.0, lives: int = 4000) -> Lateness:
-    """What the schedule does where nothing limits it."""
-    rng, model, seen, policy = random.Random(2), Model.load(), Lateness(), ours(polling, stretch)
-    for _ in range(lives):
-        life = model.draw(rng)
-        seen.add(life, policy(life, rng, 0.0), {})
-    return seen
-
-
 def limited() -> tuple[Lateness, float]:
     """Lateness under a limit that binds, and the longest wait."""
-    rng, model, usual = random.Random(1), Model.load(), followed(Polling()).polls_each
+    random.seed(1)  # the jitter's
+    rng, model = random.Random(1), Model.load()
+    usual = Trial(model, 1, 3000).run(ours(Polling())).polls_each
     now, lives = 0.0, []
     while now < ARRIVALS:
         lives.append((now, model.draw(rng)))
@@ -218,20 +211,34 @@ def limited() -> tuple[Lateness, float]:
 
 
 def static(polls: float) -> float:
-    """The mean lateness of the better of the two ways to make so many polls of a callback."""
-    usual = Polling()
-    ways: list[Callable[[float], Lateness]] = [
-        lambda exponent: followed(usual, 2.0**exponent),
-        lambda exponent: followed(Polling(cost=usual.cost * 4.0**exponent, max_interval=1e6)),
-    ]
-    found = []
-    for way in ways:
-        low, high = 0.0, 12.0
-        for _ in range(14):
-            middle = (low + high) / 2
-            low, high = (middle, high) if way(middle).polls_each > polls else (low, middle)
-        found.append(way(high).mean)
-    return min(found)
+    """The mean lateness of the best intervals, one for each state, that make so many polls of a callback."""
+    trial = Trial(Model.load(), 1, 1500)
+
+    def done(intervals: Mapping[str, float]) -> Lateness:
+        return trial.run(by_state(intervals))
+
+    def best(cost: float, intervals: dict[str, float]) -> Lateness:
+        """By one state after the other, in ever smaller steps."""
+        seen = done(intervals)
+        for step in (2.0, 1.4, 1.2, 1.1):
+            for state in (*intervals, *intervals):
+                for factor in (step, 1 / step):
+                    while (moved := done(intervals | {state: intervals[state] * factor})).total(cost) < seen.total(
+                        cost
+                    ):
+                        intervals[state] *= factor
+                        seen = moved
+        return seen
+
+    intervals, low, high = dict.fromkeys(STATES, 60.0), 1.0, 10_000.0
+    points: list[tuple[float, float]] = []
+    for _ in range(9):
+        cost = math.sqrt(low * high)
+        seen = best(cost, intervals)
+        points.append((seen.polls_each, seen.mean))
+        low, high = (cost, high) if seen.polls_each > polls else (low, cost)
+    (x0, y0), (x1, y1) = sorted(points, key=lambda point: abs(math.log(point[0] / polls)))[:2]
+    return y0 if x0 == x1 else y0 + (y1 - y0) * (polls - x0) / (x1 - x0)
 
 
 def arguments() -> argparse.Namespace:

@@ -45,8 +45,8 @@ FRONTIER = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def ours(polling: Polling, stretch: float = 1.0) -> Policy:
-    """The watch machine itself, from the first poll to the end, told the time; with intervals longer by that factor."""
+def ours(polling: Polling) -> Policy:
+    """The watch machine itself, from the first poll to the end, told the time."""
 
     def polls(life: Life, rng: random.Random, delay: float) -> list[float]:
         callback = Callback(1, delay=int(delay) or None)
@@ -60,7 +60,6 @@ def ours(polling: Polling, stretch: float = 1.0) -> Policy:
             chance=rng.random,
             utc_now=lambda: WHEN,
         )
-        machine.stretch = stretch
         begins = [second for second, _ in life]
         now, came_back, found = 0.0, None, []
         while not isinstance(action := machine.step(now, came_back), Stop):
@@ -85,6 +84,19 @@ def loop(intervals: Callable[[random.Random], Iterator[float]], *, sleeps: bool 
             found.append(now)
             if now >= end:
                 break
+        return found
+
+    return polls
+
+
+def by_state(intervals: Mapping[str, float]) -> Policy:
+    """One interval for each state, from the look that sees it."""
+
+    def polls(life: Life, _: random.Random, __: float) -> list[float]:
+        begins, end = [second for second, _ in life], life[-1][0]
+        found = [0.0]
+        while found[-1] < end:
+            found.append(found[-1] + intervals[life[bisect_right(begins, found[-1]) - 1][1]])
         return found
 
     return polls

@@ -296,7 +296,11 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _adapt(self) -> None:
         """Stretches all intervals by what the demand is larger than the rate limit allows: its shadow price."""
-        self._stretch = max(1.0, self._demand / (HEADROOM * self._client._rate(for_looks=True)))  # noqa: SLF001
+        rate = self._client._rate(for_looks=True)  # noqa: SLF001
+        stretch = max(1.0, self._demand / (HEADROOM * rate))
+        if stretch < self._stretch and self._looks and self._looks[0][0] < self._time() - 1 / rate:
+            return  # looks are waiting: none is moved up before they had their turn
+        self._stretch = stretch
         if 1 / RESTRETCH < self._stretch / self._stretch_of_all < RESTRETCH:
             return
         self._stretch_of_all = self._stretch
