@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator
 from itertools import count
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
@@ -61,6 +61,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._reader: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._time: Callable[[], float] = _no_time
+        self._current_task: Callable[[], Any] = _no_time
         self._is_sealed = False
         self._is_over = False
         self._failure: BaseException | None = None
@@ -129,7 +130,7 @@ class CallbackMonitor(AsyncIterator[Result]):
             raise ClientMisuse("a monitor is for one use; make a new one")
         self._client._open()  # noqa: SLF001
         self._is_limited = self._client._rate() < math.inf  # noqa: SLF001
-        self._loop = _asyncio_loop()
+        self._loop, self._current_task = _asyncio()
         self._time = self._loop.time
         return self
 
@@ -246,9 +247,7 @@ class CallbackMonitor(AsyncIterator[Result]):
     def _dispatch(self) -> None:
         """Begins the looks that are due, as far as there is room."""
         while len(self._workers) < self._room() and (look := self._take()) is not None:
-            worker = self._home().create_task(self._work(*look))
-            self._workers.add(worker)
-            worker.add_done_callback(self._worker_ended)
+            self._workers.add(self._home().create_task(self._work(*look)))
 
     def _take(self) -> tuple[WatchMachine, Poll] | None:
         """The look that was due first, if there is one and somebody reads what comes of it."""
@@ -266,26 +265,24 @@ class CallbackMonitor(AsyncIterator[Result]):
     async def _work(self, machine: WatchMachine, poll: Poll) -> None:
         """Makes one look after another for as long as any is due."""
         look: tuple[WatchMachine, Poll] | None = (machine, poll)
-        while look is not None:
-            machine, poll = look
-            try:
+        try:
+            while look is not None:
+                machine, poll = look
                 came_back = await self._client._look(machine.callback, poll)  # noqa: SLF001
-            except BaseException:  # cancelled, perhaps with the whole loop: the look remains, and no alarm is set
-                heapq.heappush(self._looks, (self._time(), next(self._serials), machine))
+                self._go_on(machine, self._time(), came_back)
+                if self._is_limited:
+                    self._adapt()
+                look = self._take()
+        except BaseException as failure:
+            # Cancelled, perhaps with the whole loop: the look remains, and no alarm is set.
+            heapq.heappush(self._looks, (self._time(), next(self._serials), machine))
+            if not isinstance(failure, Exception):
                 raise
-            self._go_on(machine, self._time(), came_back)
-            if self._is_limited:
-                self._adapt()
-            look = self._take()
-
-    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
-        if worker.cancelled():
-            return
-        self._failure = self._failure or worker.exception()
-        if self._failure is not None:
+            self._failure = failure
             self._wake()
-        self._dispatch()
+        finally:
+            # Not by a callback of the task, which would be a turn of the loop for each look.
+            self._workers.discard(self._current_task())
 
     def _room(self) -> int:
         """How many looks may be under way."""
@@ -327,8 +324,10 @@ def _no_time() -> float:
     raise ClientMisuse("use a monitor as `async with tenios.monitor() as monitor`")
 
 
-def _asyncio_loop() -> asyncio.AbstractEventLoop:
+def _asyncio() -> tuple[asyncio.AbstractEventLoop, Callable[[], Any]]:
     loop = running_asyncio_loop()
     if loop is None:
         raise ClientMisuse("a monitor needs asyncio; on trio, start a watch for each callback")
-    return loop
+    from asyncio import current_task  # noqa: PLC0415  # whose import costs more than all of this library
+
+    return loop, current_task

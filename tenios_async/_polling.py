@@ -177,16 +177,20 @@ def _interval(state: CallbackStatus, seen_rung: int, began_rung: int, terms: _Te
     The times are rungs of ladders that lie apart by one part in `_FINENESS` and `_COARSENESS`: a fleet shares its sums.
     """
     seen_for, began_within = math.expm1(seen_rung / _FINENESS), math.expm1(began_rung / _COARSENESS)
-    step = terms.longest / _STEPS
+    widest, finest = terms.longest / _STEPS, max(_FINEST, began_within / _MOST_BEGINNINGS)
+    # A state just begun gives the scale.
+    step = 2 * _interval(state, 0, 0, terms) / _STEPS if seen_rung or began_rung else widest
     while True:
-        # Fine enough for the answer; and the beginnings, which lie a step apart, not too many.
-        step = max(step, began_within / _MOST_BEGINNINGS)
+        step = min(max(step, finest), widest)
         steps = _steps_until(_odds(state, seen_for, began_within, terms, step), terms.cost / step)
         if steps is None:
-            return terms.longest
-        if steps >= _STEPS / 4 or step <= max(_FINEST, began_within / _MOST_BEGINNINGS):
+            if step == widest:
+                return terms.longest
+            step *= 4
+        elif steps < _STEPS / 4 and step > finest:  # too coarse for the answer
+            step *= max(steps / (_STEPS / 2), 1 / 16)
+        else:
             return steps * step
-        step = max(steps * step / (_STEPS / 2), step / 16)
 
 
 def _steps_until(odds: Sequence[float], total: float) -> float | None:
