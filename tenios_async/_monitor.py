@@ -36,6 +36,8 @@ HEADROOM = 0.95
 """Of the rate limit that is planned with, so that looks which are late catch up."""
 QUEUED_AHEAD = 2.0
 """Seconds' worth of looks that may wait for a turn under the rate limit; the others wait here, where order is kept."""
+RECONSIDER = 1.0
+"""Seconds after which a stretch is reckoned anew where no look comes back sooner: the rate may have recovered."""
 
 
 class CallbackMonitor(AsyncIterator[Result]):
@@ -110,10 +112,11 @@ class CallbackMonitor(AsyncIterator[Result]):
         unread = [result for result in self._results if result.callback.key == key]
         machine = self._open.pop(key, None)
         if machine is not None:
-            if self._is_limited:
-                self._demand -= _demand(machine)
             machine.close()
             self._sweep()
+            if self._is_limited:
+                self._demand -= _demand(machine)
+                self._adapt()
         if unread:
             self._results = deque(result for result in self._results if result.callback.key != key)
         self._dispatch()
@@ -184,17 +187,17 @@ class CallbackMonitor(AsyncIterator[Result]):
     def _go_on(self, machine: WatchMachine, now: float, came_back: CameBack = None) -> Poll | None:
         """The next step of one callback, with what a look brought; the look to make now, or None."""
         if self._is_limited:
-            self._demand -= _demand(machine)
             machine.stretch = self._stretch
+            self._demand -= _demand(machine)
         action = machine.step(now, came_back)
+        if self._is_limited:
+            self._demand += _demand(machine)  # before anybody is told, who may discard it
         if isinstance(action, Emit):
             self._tell_of(action.transition)
             action = machine.step(now)
         if isinstance(action, Stop):
             self._end(machine, action.error)
             return None
-        if self._is_limited:
-            self._demand += _demand(machine)
         if isinstance(action, Sleep):
             self._set(machine, action.until)
             return None
@@ -218,6 +221,8 @@ class CallbackMonitor(AsyncIterator[Result]):
         if not self._follows(machine):
             return
         del self._open[machine.callback.key]
+        if self._is_limited:
+            self._demand -= _demand(machine)
         if error is not None:
             error.__cause__ = error.cause
             self._results.append(error)
@@ -235,6 +240,8 @@ class CallbackMonitor(AsyncIterator[Result]):
             self._set_alarm(due)
 
     def _set_alarm(self, due: float) -> None:
+        if self._stretch_of_all > 1:
+            due = min(due, self._time() + RECONSIDER)
         if not self._is_over and (self._alarm is None or due < self._alarm.when()):
             if self._alarm is not None:
                 self._alarm.cancel()
@@ -242,6 +249,8 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _ring(self) -> None:
         self._alarm = None
+        if self._is_limited:
+            self._adapt()
         self._dispatch()
 
     def _dispatch(self) -> None:

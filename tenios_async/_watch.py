@@ -98,6 +98,7 @@ class WatchMachine:
         callback: the resume token.
         last: the last transition, or None.
         stretch: by what the intervals to come are longer than the schedule's; above 1 where a rate limit binds.
+        wait: seconds from the last look that succeeded to the next, were nothing stretched; 0 before the first.
     """
 
     __slots__ = (
@@ -122,6 +123,7 @@ class WatchMachine:
         "callback",
         "last",
         "stretch",
+        "wait",
     )
 
     def __init__(
@@ -139,6 +141,7 @@ class WatchMachine:
         self.callback = callback
         self.last: Transition | None = None
         self.stretch = 1.0
+        self.wait = 0.0
         self._polling = polling
         self._poll_timeout = poll_timeout
         self._chance = chance
@@ -174,25 +177,19 @@ class WatchMachine:
         patience = self._deadline - now
         return Poll(min(self._poll_timeout, patience), patience)
 
-    @property
-    def wait(self) -> float:
-        """Seconds from the last look to the next, were nothing stretched; 0 before the first look."""
-        begins = self._stretch_begins
-        return begins - self._last_look + (self._next_look - begins) / self.stretch
-
     def restretch(self, stretch: float) -> float:
         """Sets `stretch` as if it had been so at the last look; gives the instant of the next."""
         if not self._failures:
-            begins = self._stretch_begins
-            self._next_look = begins + (self._next_look - begins) * stretch / self.stretch
+            asleep = self._asleep_for()
+            self._next_look = self._last_look + asleep + (self.wait - asleep) * stretch
         self.stretch = stretch
         return min(self._next_look, self._deadline)
 
-    @property
-    def _stretch_begins(self) -> float:
+    def _asleep_for(self) -> float:
+        """What of the wait is the callback's own delay, which no stretch makes longer."""
         if self._delay_ends is None or self.callback.status not in BEFORE_DIALLING:
-            return self._last_look
-        return max(self._last_look, self._delay_ends)
+            return 0.0
+        return 0.0 if self._polling.fixed_interval is not None else max(0.0, self._delay_ends - self._last_look)
 
     def close(self) -> None:
         """Nothing more is wanted: every further step answers Stop without an error."""
@@ -266,6 +263,9 @@ class WatchMachine:
             )
             asked = self._failure.retry_after if isinstance(self._failure, ApiError) else None
             wait = max(min(wait, BACKOFF_MAX), backoff, asked or 0.0)
+        else:
+            asleep = self._asleep_for()
+            self.wait = asleep + (wait - asleep) / self.stretch
         self._next_look = now + wait
 
     def _interrupt(self, cls: type[WatchInterrupted], message: str) -> Stop:

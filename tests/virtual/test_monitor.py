@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tenios_async import (
     Callback,
     CallbackMonitor,
+    CallbackOutcomeUnknown,
     ClientMisuse,
     Ended,
     Polled,
@@ -523,3 +524,119 @@ def test_whatever_is_done(lives, acts, room, latency):
         assert seen[-1] == "DISCONNECTED" or number in player.discarded
     for number in fleet.answered.keys() - player.once_discarded:
         assert fleet.answered[number].count("DISCONNECTED") == 1
+
+
+class ByState(Polling):
+    """Two seconds for CALLING_A and twenty for everything else, as far as a limit allows."""
+
+    def next_look(self, status, *, stretch=1.0, **_):
+        return (2.0 if status == "CALLING_A" else 20.0) * stretch
+
+
+def mean_interval(polls):
+    gaps = [b - a for times in polls for a, b in pairwise(times)]
+    return sum(gaps) / len(gaps)
+
+
+async def reading(monitor, *, task_status=anyio.TASK_STATUS_IGNORED):
+    task_status.started()
+    async for _ in monitor:
+        pass
+
+
+async def test_the_common_factor_is_right_also_where_many_were_discarded():
+    """One state is looked at ten times as often as another, whatever has come and gone before."""
+    fleet = Fleet({n: [(0, "CALLING_A" if n % 2 else "CONNECTED")] for n in range(80)})
+    async with fleet.client(rate_limit=Rate(1), polling=ByState()) as tenios, tenios.monitor() as monitor:
+        async with anyio.create_task_group() as group:
+            await group.start(reading, monitor)
+            for number in range(40):
+                monitor.add(number, timeout=math.inf)
+            for number in range(40):
+                await anyio.sleep(5)
+                assert monitor.discard(number) is not None
+                monitor.add(40 + number, timeout=math.inf)
+            await anyio.sleep(3800)
+            group.cancel_scope.cancel()
+    settled = [[at for at in fleet.polls[number] if at > 1000] for number in range(40, 80)]
+    seldom, often = mean_interval(settled[::2]), mean_interval(settled[1::2])
+    assert seldom / often == pytest.approx(10, rel=0.1)
+    assert sum(map(len, settled)) / 3000 == pytest.approx(1, rel=0.1)
+
+
+async def test_an_observer_may_discard():
+    """And the limit is shared out among those that remain."""
+    chosen = []
+
+    def tell(event):
+        if isinstance(event, Transitioned) and event.transition.callback.id >= 20:
+            chosen.append(monitor.discard(event.transition.callback))
+
+    fleet = Fleet({n: [(0, "CALLING_A" if n % 2 else "CONNECTED")] for n in range(100)})
+    client = fleet.client(rate_limit=Rate(1), polling=ByState(), observers=[tell])
+    async with client as tenios, tenios.monitor() as monitor:
+        async with anyio.create_task_group() as group:
+            await group.start(reading, monitor)
+            for number in range(100):
+                monitor.add(number, timeout=math.inf)
+            await anyio.sleep(2000)
+            group.cancel_scope.cancel()
+        assert len(monitor) == 20
+    assert [token.status for token in chosen] == [None] * 80  # nobody was told of it
+    settled = [[at for at in fleet.polls[number] if at > 200] for number in range(20)]
+    assert mean_interval(settled[::2]) / mean_interval(settled[1::2]) == pytest.approx(10, rel=0.1)
+
+
+async def test_when_most_are_discarded_the_others_come_sooner():
+    fleet = Fleet(common=[(0, "CALLING_A")])
+    async with fleet.client(rate_limit=Rate(1), polling=ByState()) as tenios, tenios.monitor() as monitor:
+        async with anyio.create_task_group() as group:
+            await group.start(reading, monitor)
+            for number in range(500):
+                monitor.add(number, timeout=math.inf)
+            await anyio.sleep(2000)
+            kept = max(range(500), key=lambda number: fleet.polls[number][-1])
+            for number in set(range(500)) - {kept}:
+                monitor.discard(number)
+            await anyio.sleep(10)
+            group.cancel_scope.cancel()
+    assert len([at for at in fleet.polls[kept] if at > 2000]) >= 3
+
+
+class RefusingCalls(Fleet):
+    async def handle_async_request(self, request):
+        if request.url.path.endswith("/init"):
+            return httpx.Response(503)
+        return await super().handle_async_request(request)
+
+
+async def test_a_rate_that_recovers_is_used_at_once():
+    """Calls that are refused halve the rate just as looks come back, which puts all others off; but not for long."""
+    fleet = RefusingCalls(common=[(0, "CONNECTED")])
+    client = fleet.client(rate_limit=Rate(2), polling=Polling.fixed(100))
+    async with client as tenios, tenios.monitor() as monitor, anyio.create_task_group() as group:
+        await group.start(reading, monitor)
+        for number in range(100):
+            monitor.add(number, timeout=math.inf)
+        await anyio.sleep(100)
+        for _ in range(4):
+            with pytest.raises(CallbackOutcomeUnknown):
+                await tenios.init_callback("config", "+491234567890")
+        assert anyio.current_time() < 115
+        await anyio.sleep(60)
+        group.cancel_scope.cancel()
+    assert [len(times) for times in fleet.polls.values()] == [2] * 100
+
+
+async def test_a_plain_loop_pays_no_heed_to_a_delay_under_a_limit_either():
+    fleet = Fleet(common=[(0, "ACCEPTED")])
+    client = fleet.client(rate_limit=Rate(1), polling=Polling.fixed(2))
+    async with client as tenios, tenios.monitor() as monitor, anyio.create_task_group() as group:
+        await group.start(reading, monitor)
+        for number in range(20):
+            monitor.add(Callback(number, delay=3600, placed_at=datetime.now(UTC)))
+            monitor.add(number + 20)
+        await anyio.sleep(1000)
+        group.cancel_scope.cancel()
+    with_delay, without = (sum(len(fleet.polls[n]) for n in numbers) for numbers in (range(20), range(20, 40)))
+    assert with_delay / without == pytest.approx(1, abs=0.06)
