@@ -156,6 +156,7 @@ class TeniosClient:
         self._now: Callable[[], float] = anyio.current_time
         self._pid = 0
         self._placings: set[Placing] = set()
+        self._monitors: set[CallbackMonitor] = set()
         self._strange: set[str] = set()
         self._closed = False
 
@@ -344,6 +345,8 @@ class TeniosClient:
         if self._home is not None:
             self._check_home()
         self._closed = True
+        for monitor in self._monitors:
+            monitor._client_closed()  # noqa: SLF001
         with anyio.CancelScope(shield=True):
             try:
                 if self._placings:

@@ -135,6 +135,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._is_limited = self._client._rate() < math.inf  # noqa: SLF001
         self._loop, self._current_task = _asyncio()
         self._time = self._loop.time
+        self._client._monitors.add(self)  # noqa: SLF001
         return self
 
     async def __aexit__(
@@ -143,6 +144,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         import asyncio  # noqa: PLC0415  # whose import costs more than all of this library
 
         self._is_over = True
+        self._client._monitors.discard(self)  # noqa: SLF001
         if self._alarm is not None:
             self._alarm.cancel()
         self._wake()
@@ -228,6 +230,12 @@ class CallbackMonitor(AsyncIterator[Result]):
             self._results.append(error)
             self._client._tell(Ended(machine.callback, machine.callback.status, error))  # noqa: SLF001
         self._wake()
+
+    def _client_closed(self) -> None:
+        """Ends all that are open: no look will come back any more."""
+        error = ClientMisuse("the client is closed; the token resumes the watch on another")
+        for machine in tuple(self._open.values()):
+            self._go_on(machine, self._time(), error)
 
     def _wake(self) -> None:
         """Lets the reader see what has changed."""

@@ -640,3 +640,21 @@ async def test_a_plain_loop_pays_no_heed_to_a_delay_under_a_limit_either():
         group.cancel_scope.cancel()
     with_delay, without = (sum(len(fleet.polls[n]) for n in numbers) for numbers in (range(20), range(20, 40)))
     assert with_delay / without == pytest.approx(1, abs=0.06)
+
+
+async def test_a_closed_client_ends_also_what_was_asleep():
+    fleet, told = Fleet(common=[(0, "ACCEPTED")]), []
+    async with fleet.client(rate_limit=Rate(1)) as tenios, tenios.monitor(max_in_flight=2) as monitor:
+        for number in range(10):
+            monitor.add(Callback(number, delay=3600, placed_at=datetime.now(UTC)))
+        monitor.seal()
+        await anyio.sleep(5)
+        await tenios.aclose()
+        told = await collect(monitor)
+        assert monitor.callbacks == ()
+    assert anyio.current_time() == pytest.approx(5, abs=0.1)
+    assert sorted(told) == list(range(10))
+    for results in told.values():
+        assert isinstance(results[-1], WatchInterrupted)
+        assert isinstance(results[-1].cause, ClientMisuse)
+    assert [len(results) for results in told.values()].count(2) >= 2  # what had been seen before is told first
