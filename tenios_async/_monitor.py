@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import anyio
 import attrs
 
 from tenios_async._errors import ClientMisuse, WatchInterrupted
@@ -151,7 +152,8 @@ class CallbackMonitor(AsyncIterator[Result]):
         for worker in self._workers:
             worker.cancel()
         if self._workers:
-            await asyncio.wait(self._workers)
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait(self._workers)
 
     def __aiter__(self) -> CallbackMonitor:
         return self
@@ -269,7 +271,7 @@ class CallbackMonitor(AsyncIterator[Result]):
     def _take(self) -> tuple[WatchMachine, Poll] | None:
         """The look that was due first, if there is one and somebody reads what comes of it."""
         now = self._time()
-        while self._looks and len(self._results) < self._max_in_flight and not self._is_over:
+        while self._looks and len(self._results) < self._max_in_flight and not (self._is_over or self._failure):
             due, _, machine = self._looks[0]
             if due - now >= RESOLUTION:
                 self._set_alarm(due)

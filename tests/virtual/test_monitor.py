@@ -13,6 +13,7 @@ import anyio.lowlevel
 import httpx
 import looptime
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -658,3 +659,65 @@ async def test_a_closed_client_ends_also_what_was_asleep():
         assert isinstance(results[-1], WatchInterrupted)
         assert isinstance(results[-1].cause, ClientMisuse)
     assert [len(results) for results in told.values()].count(2) >= 2  # what had been seen before is told first
+
+
+class Lingering(Fleet):
+    """Gives a request up with some work of its own."""
+
+    async def handle_async_request(self, request):
+        try:
+            return await super().handle_async_request(request)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.5)
+
+
+async def test_once_left_by_a_cancellation_no_task_of_it_runs():
+    fleet = Lingering(latency=5)
+    async with fleet.client() as tenios:
+        before = asyncio.all_tasks()
+        with anyio.move_on_after(1) as scope:
+            try:
+                async with tenios.monitor() as monitor:
+                    for number in range(3):
+                        monitor.add(number)
+                    await collect(monitor)
+            finally:
+                assert asyncio.all_tasks() == before
+                assert fleet.in_flight == 0
+        assert scope.cancelled_caught
+        assert len(monitor.callbacks) == 3
+
+
+class Faulty(Polling):
+    def next_look(self, *_, **__):
+        raise ZeroDivisionError
+
+
+async def test_a_schedule_that_fails_is_the_readers_to_know():
+    fleet = Fleet()
+    async with fleet.client() as tenios, tenios.monitor(polling=Faulty(), max_in_flight=1) as monitor:
+        for number in range(20):
+            monitor.add(number)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                await anext(monitor)
+        await anyio.sleep(100)
+        assert len(fleet.polls) == 1
+        assert len(monitor.callbacks) == 20
+
+
+def test_it_says_that_it_needs_asyncio():
+    async def main():
+        async with Fleet().client() as tenios:
+            with pytest.raises(ClientMisuse, match="asyncio"):
+                async with tenios.monitor():
+                    pass
+
+    trio.run(main)
+
+
+def test_one_that_was_never_entered_goes_quietly():
+    tenios = Fleet().client()
+    tenios.monitor()
+    gc.collect()
