@@ -288,7 +288,9 @@ class CallbackMonitor(AsyncIterator[Result]):
             while look is not None:
                 machine, poll = look
                 came_back = await self._client._look(machine.callback, poll)  # noqa: SLF001
-                self._go_on(machine, self._time(), came_back)
+                now = self._time()
+                if self._go_on(machine, now, came_back) is not None:
+                    self._set(machine, now)  # due again at once, but after those that were due before
                 if self._is_limited:
                     self._adapt()
                 look = self._take()

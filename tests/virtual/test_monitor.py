@@ -661,6 +661,19 @@ async def test_a_closed_client_ends_also_what_was_asleep():
     assert [len(results) for results in told.values()].count(2) >= 2  # what had been seen before is told first
 
 
+async def test_looks_that_are_due_again_at_once():
+    """As in a simulator that is much faster than life; the others are not kept waiting."""
+    fleet = Fleet(common=[(0, "CALLING_A"), (0.2, "DISCONNECTED")], latency=0.01)
+    client = fleet.client(polling=Polling.fixed(0.0001))
+    async with client as tenios, tenios.monitor(max_in_flight=2) as monitor:
+        for number in range(4):
+            monitor.add(number)
+        monitor.seal()
+        told = await collect(monitor)
+    assert all(states(results) == ["CALLING_A", "DISCONNECTED"] for results in told.values())
+    assert {len(polls) for polls in fleet.polls.values()} <= {10, 11, 12}
+
+
 class Lingering(Fleet):
     """Gives a request up with some work of its own."""
 
