@@ -117,7 +117,6 @@ class CallbackMonitor(AsyncIterator[Result]):
             self._sweep()
             if self._is_limited:
                 self._demand -= _demand(machine)
-                self._adapt()
         if unread:
             self._results = deque(result for result in self._results if result.callback.key != key)
         self._dispatch()
