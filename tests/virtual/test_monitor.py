@@ -629,6 +629,28 @@ async def test_a_rate_that_recovers_is_used_at_once():
     assert [len(times) for times in fleet.polls.values()] == [2] * 100
 
 
+class TakingCalls(Fleet):
+    async def handle_async_request(self, request):
+        if request.url.path.endswith("/init"):
+            return httpx.Response(200, json={"id": 1000})
+        return await super().handle_async_request(request)
+
+
+async def test_what_calls_take_of_the_rate_is_not_planned_with():
+    """The looks share what remains, still by one factor."""
+    fleet = TakingCalls({n: [(0, "CALLING_A" if n % 2 else "CONNECTED")] for n in range(20)})
+    async with fleet.client(rate_limit=Rate(1), polling=ByState()) as tenios, tenios.monitor() as monitor:
+        async with anyio.create_task_group() as group:
+            await group.start(reading, monitor)
+            for number in range(20):
+                monitor.add(number, timeout=math.inf)
+            for _ in range(1000):
+                await tenios.init_callback("config", "+491234567890")
+            group.cancel_scope.cancel()
+    settled = [[at for at in fleet.polls[number] if at > 200] for number in range(20)]
+    assert mean_interval(settled[::2]) / mean_interval(settled[1::2]) == pytest.approx(10, rel=0.1)
+
+
 async def test_a_plain_loop_pays_no_heed_to_a_delay_under_a_limit_either():
     fleet = Fleet(common=[(0, "ACCEPTED")])
     client = fleet.client(rate_limit=Rate(1), polling=Polling.fixed(2))
