@@ -198,6 +198,32 @@ def test_one_success_begins_a_new_row():
     assert states(emitted) == ["CALLING_A", "DISCONNECTED"]
 
 
+def test_a_stretch_moves_the_next_look():
+    watch = machine(polling=Polling.fixed(10))
+    watch.step(0.0, CallbackStatus.CALLING_A)
+    assert [watch.restretch(stretch) for stretch in (3.0, 1.5, 1.0)] == [30, 15, 10]
+    assert watch.wait == 10
+    watch.restretch(4.0)
+    watch.step(40.0, CallbackStatus.CALLING_A)
+    assert watch.restretch(4.0) == 80
+    assert watch.wait == 10
+
+
+def test_a_stretch_is_not_of_the_delay():
+    watch = machine(Callback(1, delay=100, placed_at=EPOCH), age=0.0)
+    watch.step(0.0, CallbackStatus.ACCEPTED)
+    assert 100 < watch.wait < 105
+    assert watch.restretch(5.0) == pytest.approx(100 + 5 * (watch.wait - 100))
+
+
+def test_nor_of_what_follows_a_failure():
+    watch = machine(polling=Polling.fixed(10))
+    watch.step(0.0, CallbackStatus.CALLING_A)
+    watch.step(10.0, ServerError(503, retry_after=42.0))
+    assert [watch.restretch(stretch) for stretch in (3.0, 1.0)] == [52, 52]
+    assert watch.wait == 10
+
+
 def test_retry_after_is_honoured():
     polls, _, _ = run(machine(), lambda now: ServerError(503, retry_after=42.0) if now == 0 else "DISCONNECTED")
     assert polls == [0, 42]

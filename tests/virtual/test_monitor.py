@@ -527,6 +527,37 @@ def test_whatever_is_done(lives, acts, room, latency):
         assert fleet.answered[number].count("DISCONNECTED") == 1
 
 
+async def test_the_room_of_what_is_discarded_unread_goes_to_others():
+    fleet = Fleet(common=[(0, "CONNECTED"), (100, "DISCONNECTED")])
+    async with fleet.client() as tenios, tenios.monitor(max_in_flight=1) as monitor:
+        monitor.add(1)
+        monitor.add(2)
+        await anyio.sleep(1)
+        monitor.discard(1)
+        with anyio.fail_after(1):
+            assert (await anext(monitor)).callback.id == 2
+
+
+async def test_the_token_is_of_before_the_first_that_was_not_read():
+    fleet = Fleet()
+    async with fleet.client() as tenios:
+        async with tenios.monitor() as monitor:
+            monitor.add(1)
+            monitor.add(2)
+            await anyio.sleep(10)
+            assert monitor.discard(2).status is None
+        assert [(token.id, token.status) for token in monitor.callbacks] == [(1, None)]
+
+
+async def test_who_waits_for_a_monitor_that_is_left_waits_no_longer():
+    async with Fleet(latency=50).client() as tenios:
+        with anyio.fail_after(1):
+            async with anyio.create_task_group() as group, tenios.monitor() as monitor:
+                monitor.add(1)
+                await group.start(reading, monitor)
+                await anyio.lowlevel.checkpoint()
+
+
 class ByState(Polling):
     """Two seconds for CALLING_A and twenty for everything else, as far as a limit allows."""
 
