@@ -245,8 +245,6 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _set(self, machine: WatchMachine, due: float) -> None:
         heapq.heappush(self._looks, (due, next(self._serials), machine))
-        if len(self._workers) < self._room():  # otherwise whoever is done next takes what is due
-            self._set_alarm(due)
 
     def _set_alarm(self, due: float) -> None:
         if self._stretch_of_all > 1:
