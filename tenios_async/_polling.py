@@ -186,7 +186,7 @@ def _interval(state: CallbackStatus, seen_rung: int, began_rung: int, terms: _Te
         if steps is None:
             if step == widest:
                 return terms.longest
-            step *= 4
+            step = finest = 4 * step  # it may be reached by the coarseness alone, and is not to be refined again
         elif steps < _STEPS / 4 and step > finest:  # too coarse for the answer
             step *= max(steps / (_STEPS / 2), 1 / 16)
         else:

@@ -110,6 +110,11 @@ def test_the_larger_the_cost_the_fewer_the_looks():
         assert intervals[-1] > 2 * intervals[1]
 
 
+def test_odds_that_only_coarse_steps_add_up_to_the_cost():
+    """After 31 s of ringing nearly all that stop have stopped: finer steps miss the cost, and coarser ones reach it."""
+    assert 1 < look(exact(cost=2.2168378200531005, max_interval=89.33429437898506), "CALLING_A", 31.1, 0.65) < 10
+
+
 def test_jitter_is_a_phase_and_then_little():
     first = [look(Polling(), "CONNECTED", chance=chance) for chance in (0, 1)]
     later = [look(Polling(), "CONNECTED", 50.0, chance=chance) for chance in (0, 1)]
