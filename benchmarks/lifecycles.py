@@ -202,6 +202,10 @@ class Lateness:
         """Seconds, over the states that were entered."""
         return self.seconds / self.states
 
+    def figures(self) -> dict[str, float]:
+        """Both."""
+        return {"polls": self.polls_each, "mean_lateness": self.mean}
+
     def total(self, cost: float) -> float:
         """Polls, each worth `cost` seconds, and lateness, per callback."""
         return (cost * self.polls + self.seconds) / self.lives

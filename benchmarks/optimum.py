@@ -4,8 +4,12 @@ A policy here chooses the next interval from the state seen and the time since t
 is found by dynamic programming over the joint process, on a grid of time: polls may jump over short states, and a
 state's beginning is only known to lie between two polls. How old a state is when it is first seen depends on the policy
 in the states before it, and what it is worth to be there on the policy in those after it; so both are computed in turn,
-forwards and backwards, until nothing changes. A true lower bound for any policy whatever comes from revealing the age
-at each poll.
+forwards and backwards, until nothing changes. Where only the end matters that may stop at a policy that is better than
+its neighbours only, so it begins from several first looks. A lower bound for any policy whatever comes from revealing
+the age at each poll.
+
+With a known delay, what begins inside it does not count: the best policy looks once at the start, sleeps, and then
+follows a callback that was accepted when the delay is over.
 
 Notation: `f` is the chance, cell by cell, that a state ends there by going to one follower; `lasts[n]` the chance that
 it lasts n cells at least; an interval is a number of cells.
@@ -36,6 +40,14 @@ NOTHING = 1e-9
 """A chance that is none."""
 AFTERWARDS = 300.0
 """The mean time, in seconds, that something lasts beyond the horizon."""
+LONGEST = {"REQUESTED": 10.0, "ACCEPTED": 10.0, "CALLING_A": 20.0, "CALLING_B": 20.0}
+"""Seconds between two looks, at most, that are considered for a cost up to 1 and grow with the root of a larger one."""
+LONGEST_UNHEEDED = 60.0
+"""The same where no weight lies on the states between the first and the last."""
+FIRST_LOOKS = (0.3, 0.5, 0.7, 0.9, 1.1, 1.3)
+"""In ring durations: those that are tried there."""
+TURNS = 3, 12
+"""Forwards and backwards, at most: for each that is tried, and for the best of them."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,7 @@ class Stay:
                 self.exits.append(Exit(FAILURES[state], failure, weights.get(FAILURES[state], 1.0)))
         self.lasts = 1 - np.concatenate([[0.0], np.cumsum(sum(exit_.f for exit_ in self.exits))])
         self.lasts[self.lasts < NOTHING] = 0.0
+        self.mean = float(self.lasts.sum()) * CELL
 
     @cached_property
     def end(self) -> int:
@@ -83,41 +96,50 @@ class Optimum:
         model: how callbacks live.
         cost: seconds of lateness that one poll is worth.
         weights: how much the lateness of a state weighs; 1 where not named.
-        longest: seconds between two polls, at most, by state.
+        delayed: whether it is a callback with a known delay, longer than it takes to accept one.
+
+    Attributes:
+        bound: cost x polls + lateness, per callback, below which no policy whatever can get, on this grid of time.
+        total: the same of the best policy.
+        looks: for each state the cells, since it was first seen, at which the best policy looks.
     """
 
     def __init__(
-        self,
-        model: Model,
-        cost: float,
-        weights: Mapping[str, float] | None = None,
-        longest: Mapping[str, float] | None = None,
+        self, model: Model, cost: float, weights: Mapping[str, float] | None = None, *, delayed: bool = False
     ) -> None:
         self._cost = float(cost)
         self._stays = {state: Stay(model, state, weights or {}) for state in STATES}
-        defaults = dict.fromkeys(STATES, 20.0) | {"REQUESTED": 10.0, "ACCEPTED": 10.0, "CONNECTED": 60.0}
-        self._longest = {state: round(seconds / CELL) for state, seconds in (defaults | dict(longest or {})).items()}
-        self._oldest = max(cells for state, cells in self._longest.items() if state != "CONNECTED") + 1
+        self._begins = "ACCEPTED" if delayed else "REQUESTED"
+        is_heeded = any((weights or {}).get(state, 1.0) for state in STATES[1:])
+        grown = max(1.0, math.sqrt(cost))
+        longest = {state: grown * (LONGEST[state] if is_heeded else LONGEST_UNHEEDED) for state in LONGEST}
+        longest["CONNECTED"] = 4 * math.sqrt(2 * cost * self._stays["CONNECTED"].mean)
+        self._longest = {state: round(seconds / CELL) for state, seconds in longest.items()}
+        self._oldest = max(self._longest[state] for state in LONGEST) + 1
         self.bound, self._ahead = self._revealed()
-        self.looks: dict[str, list[int]] = {}
-        """For each state the cells, since it was first seen, at which the best policy looks."""
-        self.total = self._solve()
-        """Polls, each worth the cost, and lateness, per callback, of the best policy."""
+        policy = {state: self._sequence(state, []) for state in STATES}
+        if not is_heeded:
+            firsts = [round(share * model.ring_duration / CELL) for share in FIRST_LOOKS]
+            others = [policy | {self._begins: self._sequence(self._begins, [first])} for first in firsts]
+            tried = [self._improved(looks, TURNS[0]) for looks in (policy, *others)]
+            _, policy = min(tried, key=lambda found: found[0])
+        self.total, self.looks = self._improved(policy, TURNS[1])
 
-    def _solve(self) -> float:
-        self.looks = {state: _sequence(self._ahead[state], self._stays[state].end) for state in STATES}
-        total = math.inf
-        for _ in range(10):
-            ages = self._ages_at_first_sight()
+    def _improved(self, looks: dict[str, list[int]], turns: int) -> tuple[float, dict[str, list[int]]]:
+        """The best policy to be had from there, and what it comes to."""
+        best = math.inf, looks
+        for _ in range(turns):
+            ages = self._ages_at_first_sight(looks)
             worth: dict[str, Array] = {}
-            for state in reversed(STATES):
-                if ages[state].sum() > NOTHING:
-                    self.looks[state] = self._best_looks(state, ages[state], worth)
-                worth[state] = self._worth(state, self._followed(state, worth), worth)
-            before, total = total, self._cost + worth["REQUESTED"][0]
-            if before - total < NOTHING:
+            for state in reversed(STATES[STATES.index(self._begins) :]):
+                if (ages[state] > NOTHING).any():
+                    looks = looks | {state: self._best_looks(state, ages[state], worth)}
+                worth[state] = self._worth(state, self._followed(state, looks[state], worth), worth)
+            total = self._cost + float(worth[self._begins][0])
+            if best[0] - total < NOTHING * total:
                 break
-        return total
+            best = total, looks
+        return best
 
     def _kernel(self, exit_: Exit, cells: int, worth: Mapping[str, Array]) -> Array:
         """By the cells from the beginning of what follows to the next poll: lateness, and all that is to come."""
@@ -146,7 +168,7 @@ class Optimum:
             fs = [exit_.f for exit_ in stay.exits]
             values, intervals[state] = self._backwards(state, stay.lasts, fs, worth)
             worth[state] = self._worth(state, _padded(values, self._oldest + 1), worth)
-        return self._cost + worth["REQUESTED"][0], intervals
+        return self._cost + float(worth[self._begins][0]), intervals
 
     def _best_looks(self, state: str, ages: Array, worth: Mapping[str, Array]) -> list[int]:
         """The best looks after the first sight of a state that is as old then as `ages` says."""
@@ -161,8 +183,19 @@ class Optimum:
         whole = lasts[0]
         lasts = np.where(lasts / whole < NOTHING, 0.0, lasts / whole)
         _, intervals = self._backwards(state, lasts, [f / whole for f in fs], worth)
-        end = int(np.argmax(lasts <= 0)) if (lasts <= 0).any() else stay.cells
-        return _sequence(intervals, end)
+        looks, at, end = [], 0, int(np.argmax(lasts <= 0)) if (lasts <= 0).any() else stay.cells
+        while at < end:
+            at += int(intervals[at])
+            looks.append(at)
+        return self._sequence(state, looks)
+
+    def _sequence(self, state: str, looks: list[int]) -> list[int]:
+        """These looks, and then more until the state is over even if it was new when it was first seen."""
+        looks, at = list(looks), looks[-1] if looks else 0
+        while at < self._stays[state].end:
+            at += int(self._ahead[state][at])
+            looks.append(at)
+        return looks
 
     def _backwards(self, state: str, lasts: Array, fs: list[Array], worth: Mapping[str, Array]) -> tuple[Array, Array]:
         """By cell: what is to come while the state lasts still, under the best intervals; and those."""
@@ -187,11 +220,11 @@ class Optimum:
             values[at], intervals[at] = self._cost + to_come[best] / lasts[at], best + 1
         return values, intervals
 
-    def _followed(self, state: str, worth: Mapping[str, Array]) -> Array:
-        """By the age at first sight: all that is to come while the state lasts, under the looks chosen."""
+    def _followed(self, state: str, looks: list[int], worth: Mapping[str, Array]) -> Array:
+        """By the age at first sight: all that is to come while the state lasts, under these looks."""
         stay, ages = self._stays[state], self._oldest + 1
         total, at = np.zeros(ages), 0
-        for look in self.looks[state]:
+        for look in looks:
             if at > stay.cells:
                 break
             lasts = stay.lasts[at : at + ages]
@@ -204,16 +237,16 @@ class Optimum:
         lasts = _padded(stay.lasts, ages)
         return np.where(lasts > 0, total / np.where(lasts > 0, lasts, 1), self._cost)
 
-    def _ages_at_first_sight(self) -> dict[str, Array]:
+    def _ages_at_first_sight(self, looks: Mapping[str, list[int]]) -> dict[str, Array]:
         """For each state, the chance that it is seen at all, by its age then."""
         ages = {state: np.zeros(self._oldest + 1) for state in STATES}
-        ages["REQUESTED"][0] = 1.0
+        ages[self._begins][0] = 1.0
         for state in STATES[:-1]:
-            self._look_from(state, ages)
+            self._look_from(state, looks[state], ages)
         return ages
 
-    def _look_from(self, state: str, ages: dict[str, Array]) -> None:
-        """Adds what the looks in one state see, in the states after it."""
+    def _look_from(self, state: str, looks: list[int], ages: dict[str, Array]) -> None:
+        """Adds what these looks in one state see, in the states after it."""
         stay, most = self._stays[state], self._oldest + 1
         here = np.flatnonzero((ages[state] > NOTHING) & (_padded(stay.lasts, most) > 0))
         if not len(here):
@@ -224,7 +257,7 @@ class Optimum:
         for exit_ in (exit_ for exit_ in stay.exits if not exit_.is_end):
             f = np.convolve(_padded(exit_.f, stay.cells + len(shares)), shares[::-1])[len(shares) - 1 :]
             into, at = begun.setdefault(exit_.follower, np.zeros(most + 1)), 0
-            for look in self.looks[state]:
+            for look in looks:
                 chances = f[at:look]
                 np.add.at(into, np.minimum(look - at - np.arange(len(chances)), most), chances)
                 at = look
@@ -243,11 +276,8 @@ class Optimum:
                     jumped[cells - n] += age[cells] * exit_.f[: len(n)]
 
     def polls(self, life: list[tuple[float, str]], delay: float = 0.0) -> list[float]:
-        """The seconds at which this policy would have looked at one life.
-
-        With a known delay it looks at the start and then as if the callback were placed when the delay is over.
-        """
-        polls, seen, since, nth = [0.0], "REQUESTED", delay, 0
+        """The seconds at which this policy would have looked at one life."""
+        polls, seen, since, nth = [0.0], self._begins, delay, 0
         while True:
             looks = self.looks[seen]
             last = looks[-1] if looks else 0
@@ -258,15 +288,6 @@ class Optimum:
             if state == END or state in FAILURES.values():
                 return polls
             seen, since, nth = (seen, since, nth + 1) if state == seen else (state, now, 0)
-
-
-def _sequence(intervals: Array, end: int) -> list[int]:
-    """The looks that follow from the intervals, up to the end."""
-    looks, at = [], 0
-    while at < end:
-        at += int(intervals[at])
-        looks.append(at)
-    return looks
 
 
 def _padded(values: Array, length: int) -> Array:
