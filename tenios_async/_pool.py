@@ -332,6 +332,8 @@ class _Connection(asyncio.Protocol):
 
     def ask(self, head: bytes, body: Body, deadline: float) -> asyncio.Future[Reply]:
         """Writes one request. Not a coroutine, so that no frame with the bytes is in an error's traceback."""
+        if body.dials and deadline <= self._loop.time():
+            raise ExchangeFailed(describe(TimeoutError(), timed_out=True), Progress.NOT_SENT, timed_out=True)
         content = body.encode()
         self._requests += 1
         self._is_clean = False

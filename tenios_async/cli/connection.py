@@ -50,11 +50,19 @@ class Connection:
             )
         return key
 
+    def url(self) -> str | None:
+        """The base URL that was given. An empty one is none: `--base-url "$UNSET"` must not ring real phones."""
+        if self.base_url is not None and not self.base_url.strip():
+            raise ValueError(
+                "the base URL is empty; leave --base-url and TENIOS_BASE_URL out for https://api.tenios.com"
+            )
+        return self.base_url
+
     def client(self, *, observers: Iterable[Observer] = (), access_key: str | None = None) -> TeniosClient:
         """A client, not opened yet. Raises `ValueError` or `OSError`."""
         return TeniosClient(
             self.access_key() if access_key is None else access_key,
-            base_url=self.base_url or None,
+            base_url=self.url(),
             allow_insecure_http=self.allow_insecure_http,
             observers=observers,
         )

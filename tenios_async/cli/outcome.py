@@ -45,7 +45,7 @@ Exit codes:
   6  no connection, nothing was sent
   7  no usable answer to a question about a call
 130  ended by Ctrl-C or SIGTERM
-141  nobody reads the output any more
+141  the output cannot be written or is not read any more; a resume token is on standard error
 """
 
 

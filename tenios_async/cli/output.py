@@ -28,6 +28,15 @@ class _Pipe(Console):
         raise BrokenPipeError
 
 
+@contextlib.contextmanager
+def _unwritten() -> Generator[None]:
+    """A full disk is to a call that was placed what a closed pipe is: nobody reads what is said of it."""
+    try:
+        yield
+    except OSError as error:
+        raise BrokenPipeError(str(error)) from error
+
+
 class Output:
     """Results go to standard output; errors, notes and the resume token of a broken-off watch to standard error.
 
@@ -49,16 +58,18 @@ class Output:
     def emit(self, event: str, **fields: Any) -> None:
         """One JSON object, where those are wanted."""
         if self.as_json:
-            print(json.dumps({"event": event, **fields}), flush=True)
+            with _unwritten():
+                print(json.dumps({"event": event, **fields}), flush=True)
 
     def say(self, markup: str) -> None:
         """One line of rich markup for people. What came from elsewhere goes through `plain` first."""
         if not self.as_json:
-            self.console.print(markup)
+            with _unwritten():
+                self.console.print(markup)
 
     def note(self, text: str) -> None:
         """One line of plain text on standard error."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             self._errors.print(_one_line(text), markup=False)
 
     def transition(self, transition: Transition, **fields: Any) -> None:

@@ -25,6 +25,9 @@ def run_command(output: Output, command: Callable[[], Coroutine[Any, Any, Exit]]
         with _cancelled_by_signals():
             return await command()
 
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # as Python has it where it is closed
+        output.note("tenios: standard output is closed; nothing was done")
+        return Exit.USAGE
     try:
         return asyncio.run(guarded())
     except TeniosError as error:

@@ -114,10 +114,7 @@ def start():
     def popen(*arguments, **options):
         process = subprocess.Popen(
             [sys.executable, "-m", "tenios_async", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            **options,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8", **options},
         )
         started.append(process)
         return process

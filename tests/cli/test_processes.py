@@ -1,10 +1,12 @@
 """The command as a process: signals, pipes, missing extras."""
 
 import json
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +103,24 @@ def test_a_closed_pipe_leaves_the_token_on_standard_error(configured, long_call,
         assert "Traceback" not in err
         assert "Exception" not in err
         assert "resume with: tenios watch" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_leaves_the_token_on_standard_error(configured, service, start):
+    for option in ((), ("--json",), ("--watch",)):
+        with Path("/dev/full").open("w") as full:
+            code, _, err = _end(start("init", NUMBER, *option, stdout=full))
+        assert code == 141
+        assert "resume with: tenios watch" in err
+    assert service.inits == {NUMBER: 3}
+
+
+def test_no_call_whose_id_could_not_be_told(configured, service):
+    """Standard output was closed by whoever started the command."""
+    command = f'{shlex.quote(sys.executable)} -m tenios_async init "{NUMBER}" >&-'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stderr) == (2, "tenios: standard output is closed; nothing was done\n")
+    assert not service.inits
 
 
 def test_simulate_serves_until_ctrl_c(environment, start, tenios):

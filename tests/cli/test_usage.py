@@ -39,6 +39,7 @@ def files(tmp_path, environment):
         (["init", NUMBER, "--access-key-file", "empty"], "no access key in empty"),
         (["init", NUMBER, "--access-key-file", "binary"], "not UTF-8"),
         (["init", NUMBER, "--base-url", "http://example.com"], "--allow-insecure-http"),
+        (["init", NUMBER, "--base-url", ""], "base URL is empty"),
         (["status", ""], "id"),
         (["status", "9" * 5000], "id"),
         (["status", "ten\udcff"], "id"),

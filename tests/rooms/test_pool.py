@@ -355,6 +355,18 @@ async def test_a_deadline_that_has_passed_does_not_end_the_next_request(network)
     assert anyio.current_time() == 4
 
 
+async def test_no_call_after_its_deadline_on_a_connection_at_hand(network):
+    async with network(vendor()) as net, client() as tenios:
+        await tenios.init_callback("config", NUMBER)
+        await anyio.sleep(0.5)
+        attempt = CallbackAttempt()
+        with pytest.raises(ConnectionFailed):
+            await tenios.init_callback("config", NUMBER, timeout=1e-20, attempt=attempt)
+        assert attempt.outcome is AttemptOutcome.NOT_SENT
+        await tenios.callback_status(10)
+        assert len(net.peers) == 1
+
+
 # Cancellation
 
 
