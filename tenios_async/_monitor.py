@@ -63,8 +63,8 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._alarm: asyncio.TimerHandle | None = None
         self._reader: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._time: Callable[[], float] = _no_time
-        self._current_task: Callable[[], Any] = _no_time
+        self._time: Callable[[], float]
+        self._current_task: Callable[[], Any]
         self._is_sealed = False
         self._is_over = False
         self._failure: BaseException | None = None
@@ -109,6 +109,7 @@ class CallbackMonitor(AsyncIterator[Result]):
 
         May be called at any time, also while it is being asked for.
         """
+        self._home()
         key = as_callback(callback).key
         unread = [result for result in self._results if result.callback.key == key]
         machine = self._open.pop(key, None)
@@ -336,10 +337,6 @@ def _before(result: Result) -> Callback:
     if isinstance(result, Transition):
         return attrs.evolve(result.callback, status=result.previous)
     return result.callback
-
-
-def _no_time() -> float:
-    raise ClientMisuse("use a monitor as `async with tenios.monitor() as monitor`")
 
 
 def _asyncio() -> tuple[asyncio.AbstractEventLoop, Callable[[], Any]]:

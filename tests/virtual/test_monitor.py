@@ -309,6 +309,8 @@ async def test_misuse():
         with pytest.raises(ClientMisuse, match="async with"):
             monitor.add(1)
         with pytest.raises(ClientMisuse, match="async with"):
+            monitor.discard(1)
+        with pytest.raises(ClientMisuse, match="async with"):
             await anext(monitor)
         for options in ({"max_in_flight": 0}, {"max_in_flight": True}, {"max_in_flight": 1.5}, {"polling": 2}):
             with pytest.raises(ValueError, match="must be"):
