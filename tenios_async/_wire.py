@@ -326,14 +326,21 @@ def parse_base_url(text: str, *, allow_insecure_http: bool = False) -> str:
         host, port = parts.hostname, parts.port
     except (ValueError, TypeError, AttributeError):
         raise ValueError("base_url is not a URL") from None
-    if not isinstance(text, str) or not text.isprintable() or " " in text or "\\" in text:
-        raise ValueError("base_url is not a URL: it holds white space, control characters or a backslash")
+    if not isinstance(text, str) or not _URL_TEXT.fullmatch(text):
+        raise ValueError(
+            "base_url is not a URL: it may hold ASCII letters, digits and -._~:/?#[]@!$&'()*+,;=% only"
+            " (write a path percent-encoded, and the name of a host as xn--...)"
+        )
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError("base_url must begin with https:// (or http:// on loopback) and name a host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("base_url must not carry user information: TENIOS has no such login, and URLs end up in logs")
     if "?" in text or "#" in text:
         raise ValueError("base_url must not carry a query or a fragment")
+    if not (_HOST.fullmatch(host) or (_address(host) is not None and "%" not in host)) or port == 0:
+        raise ValueError("base_url names a host or a port that there cannot be")
+    if not {".", ".."}.isdisjoint(parts.path.split("/")):
+        raise ValueError("base_url must not have . or .. in its path")
     if parts.scheme == "http" and not allow_insecure_http and not is_loopback(host):
         raise ValueError(
             f"base_url is plain http:// to {host}: the access key and the numbers would cross the network unencrypted."
@@ -343,6 +350,12 @@ def parse_base_url(text: str, *, allow_insecure_http: bool = False) -> str:
     authority += f":{port}" if port is not None else ""
     path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
     return f"{parts.scheme}://{authority}{path}"
+
+
+# RFC 3986 2: what a URL may hold; white space, control characters and others are read differently by every reader.
+_URL_TEXT = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
+# RFC 1123 2.1: labels of 1 to 63 letters, digits and hyphens; and the underscores of container networks.
+_HOST = re.compile(r"(?=.{1,253}\Z)(?:(?!-)[a-z0-9_-]{1,63}(?<!-)\.)*(?!-)[a-z0-9_-]{1,63}(?<!-)\.?")
 
 
 def is_loopback(host: str) -> bool:

@@ -234,6 +234,8 @@ def test_any_retry_after_is_bounded(value, date):
         ("https://proxy.test/tenios//v1//", "https://proxy.test/tenios/v1"), ("HTTPS://API.test:8443", "https://api.test:8443"),
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080"), ("http://127.9.9.9", "http://127.9.9.9"),
         ("http://[::1]:80/x", "http://[::1]:80/x"), ("http://localhost:1", "http://localhost:1"),
+        ("https://xn--bcher-kva.test.", "https://xn--bcher-kva.test."), ("https://tenios_proxy/a%20b", "https://tenios_proxy/a%20b"),
+        ("https://[2001:db8::1]", "https://[2001:db8::1]"), ("https://" + "a" * 63 + ".b", "https://" + "a" * 63 + ".b"),
     ],
 )  # fmt: skip
 def test_base_urls(text, base):
@@ -245,7 +247,10 @@ def test_base_urls(text, base):
     ["", "api.tenios.com", "ftp://x.test", "https://", "https://user@x.test", "https://u:p@x.test", "https://x.test?a=b",
      "https://x.test/?", "https://x.test#f", "https://x.test/a b", "https://x.test\\@evil.test", "https://x.test\n", None, 5,
      b"https://x.test", "https://x.test:99999", "https://[::1", "http://api.tenios.com", "http://10.0.0.1", "http://0.0.0.0",
-     "http://localhost.evil.test", "http://127.0.0.1.evil.test"],
+     "http://localhost.evil.test", "http://127.0.0.1.evil.test", "https://\N{SNOWMAN}.invalid", "https://b\xfccher.test",
+     "https://a..b", "https://.", "https://-a.test", f"https://{'a' * 64}.test", f"https://{'a.' * 127}test", "https://x.test:0",
+     "https://x%2etest", "https://[fe80::1%25eth0]", "https://x.test/a/../b", "https://x.test/.", "https://x.test/%zz",
+     "https://x.test/\xe4", 'https://x.test/"'],
 )  # fmt: skip
 def test_bad_base_urls(text):
     with pytest.raises(ValueError, match="base_url") as caught:
