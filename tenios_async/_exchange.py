@@ -483,6 +483,8 @@ def refused_encoding(headers: Mapping[str, str]) -> str | None:
 def describe(failure: Exception, *, timed_out: bool) -> str:
     if timed_out:
         return "no answer in time"
+    while isinstance(failure, ExceptionGroup):  # anyio's, of all addresses of a host
+        failure = cast("Exception", failure.exceptions[0])
     text = str(failure).rstrip(".")
     return f"{type(failure).__name__}: {text}" if text else type(failure).__name__
 

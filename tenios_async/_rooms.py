@@ -112,12 +112,18 @@ class Rooms:
 
     def _enter_httpx(self) -> HttpxExchange:
         if self._httpx is None:
-            self._httpx = OwnHttpxExchange(
-                self._base_url,
-                ssl_context=self._make_ssl_context(),
-                max_connections=self._max_connections,
-                user_agent=self._user_agent,
-            )
+            ssl_context = self._make_ssl_context()
+            try:
+                self._httpx = OwnHttpxExchange(
+                    self._base_url,
+                    ssl_context=ssl_context,
+                    max_connections=self._max_connections,
+                    user_agent=self._user_agent,
+                )
+            except ImportError:
+                raise ValueError(_PROXY_PROBLEM + ": a SOCKS proxy needs `pip install 'httpx[socks]'`") from None
+            except Exception:  # ValueError or httpx.InvalidURL, whose text may show a password
+                raise ValueError(_PROXY_PROBLEM + ": write http://, https:// or socks5://, a host and a port") from None
         return self._httpx
 
     def _make_ssl_context(self) -> ssl.SSLContext:
@@ -128,14 +134,15 @@ class Rooms:
         return self._ssl_context
 
 
+_PROXY_PROBLEM = "the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used, and nothing was sent"
+
+
 def _why_httpx(base_url: str) -> str | None:
     """What does not change while a client lives."""
     if _is_trio():
         return "the event loop is not asyncio's"
     if importlib.util.find_spec("httptools") is None:
         return "httptools is not installed"
-    if not base_url.isascii():
-        return "the base URL is not ASCII"
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415  # 8 ms; httpx asks them too
 
     parts = urlsplit(base_url)

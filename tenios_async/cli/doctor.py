@@ -55,6 +55,9 @@ async def examine(connection: Connection, output: Output, *, config_id: str | No
         raise problem
     if tenios is not None and callback is not None:
         await ask(tenios, callback, output, timeout=None)
+    elif tenios is not None:
+        async with tenios:  # says whether the proxy can be used
+            pass
     return Exit.OK
 
 

@@ -41,7 +41,7 @@ def run_command(output: Output, command: Callable[[], Coroutine[Any, Any, Exit]]
         # The interpreter flushes standard output at its end and would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.BROKEN_PIPE
-    except (ValueError, OSError, ImportError) as error:  # httpx raises ImportError for a proxy it has no package for
+    except (ValueError, OSError) as error:
         output.error(error, code=Exit.USAGE)
         return Exit.USAGE
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -64,3 +64,12 @@ def test_doctor_names_the_trust_store(environment, tenios, tmp_path):
 def test_doctor_names_a_package_that_is_not_there(environment, tenios):
     environment.setattr("tenios_async.cli.doctor._PACKAGES", ("no-such-package",))
     assert tenios("doctor", "--json").events[0]["no-such-package"] == "not installed"
+
+
+def test_doctor_refuses_a_proxy_that_cannot_be_used(environment, tenios):
+    environment.setenv("TENIOS_ACCESS_KEY", "KEY")
+    environment.setenv("HTTPS_PROXY", "ftp://proxy.example")
+    done = tenios("doctor")
+    assert done.code == 2
+    assert "ftp://proxy.example" in done.out
+    assert "HTTPS_PROXY" in done.err

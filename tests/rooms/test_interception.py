@@ -165,7 +165,6 @@ async def test_a_class_that_was_swapped(monkeypatch):
         ({"HTTPS_PROXY": "http://proxy.test:3128", "NO_PROXY": "tenios.com"}, "https://api.tenios.com", "pool"),
         ({"HTTPS_PROXY": "http://proxy.test:3128", "NO_PROXY": "other.com"}, "https://api.tenios.com", "httpx"),
         ({"HTTPS_PROXY": "http://proxy.test:3128", "NO_PROXY": "*"}, "https://api.tenios.com", "pool"),
-        ({}, "https://bücher.test", "httpx"),
     ],
 )
 async def test_the_environment_chooses_too(monkeypatch, caplog, variables, url, room):
@@ -179,6 +178,20 @@ async def test_the_environment_chooses_too(monkeypatch, caplog, variables, url, 
     async with TeniosClient("key", base_url=url) as tenios:
         assert tenios.transport == room
     assert f"requests travel by {room}: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("proxy", "says"),
+    [("ftp://proxy.test", "https://"), ("socks5://proxy.test", "SOCKS"), ("http://u:secret@proxy.test:port", "a port")],
+)
+async def test_a_proxy_that_cannot_be_used_is_one_clear_error(monkeypatch, proxy, says):
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(ValueError, match="HTTPS_PROXY") as caught:
+        async with TeniosClient("key"):
+            pass
+    assert says in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 async def test_without_httptools(monkeypatch):
