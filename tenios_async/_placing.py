@@ -65,7 +65,7 @@ class Placing:
         self._stopping = False
         self._scope = anyio.CancelScope(shield=True)
         self._over = anyio.Event()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     async def run(self) -> Callback:
         """Places the call; the attempt is settled on every way out."""
@@ -101,6 +101,10 @@ class Placing:
                     self._attempt.settle(AttemptOutcome.PLACED, callback=callback)
                 except Exception as error:  # before_send may raise anything
                     self._fail(error)
+                except BaseException as error:
+                    if self._departed or self._stopping or self._scope.cancel_called:
+                        raise
+                    self._fail(error)  # raised by before_send, though nobody has cancelled it from here
         finally:
             if self._attempt.outcome is AttemptOutcome.IN_FLIGHT:
                 self._fail(
@@ -110,7 +114,7 @@ class Placing:
                 )
             self._over.set()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         outcome = AttemptOutcome.NOT_SENT
         if isinstance(error, CallbackOutcomeUnknown):
             outcome = AttemptOutcome.UNKNOWN

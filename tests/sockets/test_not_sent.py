@@ -1,5 +1,6 @@
 """Rule 1, first row: nothing left, so no phone rings and trying again is safe. On asyncio and trio, in both rooms."""
 
+import asyncio
 import contextlib
 import socket
 
@@ -283,6 +284,25 @@ async def test_cancelled_in_before_send(client):
     assert scope.cancelled_caught
     assert attempt.outcome is AttemptOutcome.NOT_SENT
     assert server.received == b""
+
+
+@pytest.mark.parametrize("room", ["pool", "httpx"])
+async def test_a_cancellation_that_before_send_raises_by_itself_is_its_objection(room):
+    """Say, of a task of its own that it awaits; nobody has cancelled the caller."""
+
+    async def object_():
+        raise asyncio.CancelledError
+
+    attempt = CallbackAttempt(object_)
+    async with Server(answer(PLACED)) as server, httpx.AsyncClient() as http:
+        options = {} if room == "pool" else {"http_client": http}
+        async with TeniosClient(KEY, base_url=server.url, **options) as tenios:
+            with pytest.raises(asyncio.CancelledError):
+                await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+            assert (await tenios.init_callback(CONFIG, NUMBER)).id == 10
+    assert attempt.outcome is AttemptOutcome.NOT_SENT
+    assert isinstance(attempt.error, asyncio.CancelledError)
+    assert server.inits[NUMBER] == 1
 
 
 async def test_the_deadline_passes_in_before_send(client):
