@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import os
@@ -61,20 +62,39 @@ WATCH_TIMEOUT = 2 * 3600.0
 """Seconds, on top of the callback's delay."""
 
 _MAX_CONNECTIONS = 100
+_OPTIONS = frozenset({"delay", "agent_announcement", "dtmf_key_to_trigger_customer_call"})
 _MAX_STRANGE_STATES = 100
 _CLOSED = "the client is closed; open a new one"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _timeout(value: float | None, default: float = math.inf) -> float:
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if not _is_number(value) or not value > 0:
         raise ValueError("timeout must be a number of seconds above 0 (math.inf for none)")
     return float(value)
 
 
 def _watch_timeout(callback: Callback, timeout: float | None) -> float:
     return _timeout(timeout, (callback.delay or 0) + WATCH_TIMEOUT)
+
+
+def _checked(observers: Iterable[Observer]) -> tuple[Observer, ...]:
+    try:
+        found = tuple(observers)
+    except TypeError:
+        found = None
+    if found is None or any(not callable(observer) or _is_async(observer) for observer in found):
+        raise ValueError("observers must be plain callables, in a list or a tuple; what is async would never run")
+    return found
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004  # callable, but how?
 
 
 class TeniosClient:
@@ -132,8 +152,13 @@ class TeniosClient:
             raise ValueError("polling must be a Polling")  # noqa: TRY004  # bad arguments raise ValueError
         if rate_limit is not None and not isinstance(rate_limit, Rate):
             raise ValueError("rate_limit must be a Rate, for instance Rate(20, per=1.0)")
-        if isinstance(cancel_grace, bool) or not 0 <= cancel_grace < math.inf:
+        if not _is_number(cancel_grace) or not 0 <= cancel_grace < math.inf:
             raise ValueError("cancel_grace must be a number of seconds of 0 or more")
+        if ssl_context is not None:
+            import ssl  # noqa: PLC0415  # whoever has a context has paid for it
+
+            if not isinstance(ssl_context, ssl.SSLContext):
+                raise ValueError("ssl_context must be an ssl.SSLContext")
         if http_client is not None:
             package_of(http_client)
             if ssl_context is not None or max_connections != _MAX_CONNECTIONS:
@@ -149,7 +174,7 @@ class TeniosClient:
         self._max_connections = max_connections
         self._polling = polling
         self._cancel_grace = cancel_grace
-        self._observers = tuple(observers)
+        self._observers = _checked(observers)
         self._home: object | None = None
         self._loop: object = None
         self._running_loop: Callable[[], object] = object
@@ -157,6 +182,7 @@ class TeniosClient:
         self._pid = 0
         self._placings: set[Placing] = set()
         self._monitors: set[CallbackMonitor] = set()
+        self._waiting: set[anyio.CancelScope] = set()  # of watches that are being awaited
         self._strange: set[str] = set()
         self._closed = False
 
@@ -223,6 +249,10 @@ class TeniosClient:
         Raises `ConnectionFailed` (nothing was sent), an `ApiError` (refused; no phone rings) or
         `CallbackOutcomeUnknown` (a phone may ring: do not simply try again).
         """
+        for name in options.keys() - _OPTIONS:
+            raise TypeError(f"init_callback() got an unexpected keyword argument {name!r}")
+        if attempt is not None and not isinstance(attempt, CallbackAttempt):
+            raise ValueError("attempt must be a CallbackAttempt")
         if isinstance(callback_config_id, CallbackRequest):
             if callback_number is not None or options:
                 raise ValueError("a CallbackRequest says it all: give no number and no options beside it")
@@ -347,6 +377,8 @@ class TeniosClient:
         self._closed = True
         for monitor in self._monitors:
             monitor._client_closed()  # noqa: SLF001
+        for scope in self._waiting:
+            scope.cancel()
         with anyio.CancelScope(shield=True):
             try:
                 if self._placings:
@@ -425,10 +457,11 @@ class TeniosClient:
     def _check_open(self) -> None:
         if self._closed:
             raise ClientMisuse(_CLOSED)
+        if self._home is not None and self._pid != os.getpid():
+            raise ClientMisuse("the client was opened in the parent of this process; open one after the fork")
 
     def _check_home(self) -> None:
-        if self._pid != os.getpid():
-            raise ClientMisuse("the client was opened in the parent of this process; open one after the fork")
+        self._check_open()
         if self._home != current_token():
             raise ClientMisuse("the client was opened on another event loop; open one on each loop")
 
@@ -519,9 +552,15 @@ class CallbackWatch(AsyncGenerator[Transition, None]):
         if self._is_closed:
             raise StopAsyncIteration
         self._is_running = True
+        waiting = self._client._waiting  # noqa: SLF001
+        scope = anyio.CancelScope()
+        waiting.add(scope)
         try:
-            return await self._drive()
+            with scope:
+                return await self._drive()
+            return await self._drive()  # the client was closed meanwhile, and the machine says what that means
         finally:
+            waiting.discard(scope)
             self._is_running = False
 
     async def _drive(self) -> Transition:

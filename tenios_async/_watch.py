@@ -171,7 +171,7 @@ class WatchMachine:
         if self._stop is not None:
             return self._stop
         if self._deadline - now < RESOLUTION:
-            return self._interrupt(WatchTimeout, "the time given to this watch is up; the callback is still under way")
+            return self._interrupt(WatchTimeout, f"the time given to this watch is up; {self._what_is_known()}")
         if self._next_look - now >= RESOLUTION:
             return Sleep(min(self._next_look, self._deadline))
         patience = self._deadline - now
@@ -267,6 +267,12 @@ class WatchMachine:
             asleep = self._asleep_for()
             self.wait = asleep + (wait - asleep) / self.stretch
         self._next_look = now + wait
+
+    def _what_is_known(self) -> str:
+        if self._failure is not None:
+            since = "its last poll" if self._has_looked else "no poll has succeeded; the last"
+            return f"{since} failed with: {self._failure}"
+        return "the callback is still under way" if self._has_looked else "no poll was answered in it"
 
     def _interrupt(self, cls: type[WatchInterrupted], message: str) -> Stop:
         self._stop = Stop(cls(message, callback=self.callback, last=self.last, cause=self._failure))

@@ -182,14 +182,21 @@ def test_a_forked_child_is_refused(vendor):
             await tenios.callback_status(10)
             child = os.fork()
             if child == 0:
-                try:
-                    await tenios.init_callback("config", "+4912")
-                except ClientMisuse as error:
-                    os._exit(7 if "fork" in str(error) else 8)
-                os._exit(9)
+                refused = 0
+                for use in (
+                    lambda: tenios.init_callback("config", "+4912").send(None),
+                    lambda: tenios.watch_callback(10),
+                    tenios.monitor,
+                    lambda: tenios.aclose().send(None),
+                ):
+                    try:
+                        use()
+                    except ClientMisuse as error:
+                        refused += "fork" in str(error)
+                os._exit(refused)
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])  # the child ends at once
 
-    assert run(main()) == 7
+    assert run(main()) == 4
 
 
 @pytest.mark.parametrize(
@@ -198,6 +205,8 @@ def test_a_forked_child_is_refused(vendor):
         ({"access_key": ""}, "access key"), ({"base_url": "http://api.tenios.com"}, "plain http"), ({"timeout": 0}, "timeout"),
         ({"max_connections": 0}, "max_connections"), ({"polling": 2}, "polling"), ({"cancel_grace": -1}, "cancel_grace"),
         ({"http_client": object()}, "http_client"), ({"http_client": httpx.AsyncClient(), "max_connections": 5}, "belong"),
+        ({"cancel_grace": "2"}, "cancel_grace"), ({"cancel_grace": None}, "cancel_grace"), ({"ssl_context": "x"}, "ssl_context"),
+        ({"observers": 5}, "observers"), ({"observers": [5]}, "observers"), ({"observers": [anyio.sleep]}, "observers"),
     ],
 )  # fmt: skip
 def test_a_client_is_not_made_of_bad_arguments(options, match):

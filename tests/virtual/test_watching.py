@@ -269,6 +269,41 @@ async def test_a_closed_client_says_so(vendor):
     assert (service.inits, len(service.polls)) == (0, 1)
 
 
+@pytest.mark.parametrize("at", [0.5, 5.0], ids=["in a poll", "asleep"])
+async def test_a_watch_that_is_awaited_ends_with_its_client(vendor, at):
+    """At once, and not at its next look."""
+    service = vendor([(0, "CALLING_A")], latency=1)
+    tenios, ended = service.client(), []
+
+    async def follow():
+        with pytest.raises(WatchInterrupted) as caught:
+            await collect(tenios.watch_callback(10, polling=Polling.fixed(50)))
+        assert isinstance(caught.value.cause, ClientMisuse)
+        ended.append(anyio.current_time())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        await anyio.sleep(at)
+        closed = anyio.current_time()
+        await tenios.aclose()
+    assert ended == [closed]
+
+
+@pytest.mark.parametrize(
+    ("timeline", "says"),
+    [
+        ([(0, "CALLING_A")], "still under way"),
+        ([(0, lambda: httpx.Response(503))], "no poll has succeeded; the last failed with: TENIOS failed"),
+        ([(0, "CALLING_A"), (1, lambda: httpx.Response(503))], "its last poll failed with: TENIOS failed"),
+    ],
+)
+async def test_a_watch_whose_time_is_up_says_what_it_knows(vendor, timeline, says):
+    service = vendor(timeline)
+    async with service.client() as tenios:
+        with pytest.raises(WatchTimeout, match=says):
+            await collect(tenios.watch_callback(10, timeout=20))
+
+
 @pytest.mark.parametrize("timeout", [0, -1, math.nan, True, "1"])
 async def test_bad_arguments_are_refused_before_anything_is_sent(vendor, timeout):
     service = vendor(TALK)
@@ -283,6 +318,10 @@ async def test_bad_arguments_are_refused_before_anything_is_sent(vendor, timeout
             tenios.watch_callback(1.5)
         with pytest.raises(ValueError, match="delay"):
             await tenios.init_callback("config", "+4912", delay=-1)
+        with pytest.raises(ValueError, match="attempt"):
+            await tenios.init_callback("config", "+4912", attempt=5)
+        with pytest.raises(TypeError, match=r"init_callback\(\) .*'dealy'"):
+            await tenios.init_callback("config", "+4912", dealy=30)
         with pytest.raises(ValueError, match="Polling"):
             tenios.watch_callback(10, polling=2)
     assert service.began is None
