@@ -43,6 +43,8 @@ def read_callback(text: str) -> Callback:
     text = text.strip()
     if text.startswith("{"):
         return Callback.from_json(_token_in(text))
+    if len(text.split()) != 1:
+        raise ValueError("an id has no white space in it; a resume token is a line that begins with {")
     is_number = text.isascii() and text.isdigit() and str(int(text[:64])) == text
     return Callback(int(text) if is_number else text)
 

@@ -44,7 +44,7 @@ Exit codes:
   5  timed out or gave up watching; the resume token is printed
   6  no connection, nothing was sent
   7  no usable answer to a question about a call
-130  ended by Ctrl-C or SIGTERM
+130  ended by Ctrl-C or SIGTERM (the simulator ends that way with 0)
 141  the output cannot be written or is not read any more; a resume token is on standard error
 """
 

@@ -93,6 +93,12 @@ def test_watch_takes_a_token_a_file_and_standard_input(environment, tenios, plac
         assert (done.code, done.events[-1]["status"]) == (0, "DISCONNECTED")
 
 
+@pytest.mark.parametrize("argument", ["placed 10", " ", "10 11", "10\t11"])
+def test_an_id_has_no_white_space(configured, tenios, service, argument):
+    assert tenios("watch", argument).code == 2
+    assert not service.polls
+
+
 def test_watch_of_a_call_that_has_ended_asks_nothing(configured, tenios, placed, service):
     token = json.dumps({**json.loads(placed), "status": "CALL_B_FAILED"})
     done = tenios("watch", token)
