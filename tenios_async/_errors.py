@@ -148,12 +148,14 @@ class CallbackOutcomeUnknown(TeniosError):
     the person. The reason is in `__cause__`.
 
     Attributes:
+        reason: what happened.
         status_code: the HTTP status of the answer, or None if there was none.
     """
 
     may_have_dialled = True
 
     def __init__(self, reason: str, status_code: int | None = None) -> None:
+        self.reason = reason
         self.status_code = status_code
         super().__init__(
             f"the callback may have been placed and a phone may ring: {reason}."

@@ -13,7 +13,7 @@ PACKAGE = Path(tenios_async.__file__).parent
 GROUND = {"_errors", "_models", "_lifecycle", "_wire", "_polling", "_lifetimes", "_watch", "_limits", "_events"}
 FIRST = {"_exchange", "_pool", "_reader", "_rooms", "_placing", "_turns", "_monitor", "_client"}
 IMPURE = {"httpx", "httpx2", "httpcore", "anyio", "asyncio", "trio", "time", "random", "socket", "ssl", "threading"}
-TOP = {"__main__", "cli", "simulator"}
+TOP = {"__main__", "cli", "simulator", "batch"}
 
 
 def imported(source: str) -> set[str]:

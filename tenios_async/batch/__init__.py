@@ -1,0 +1,20 @@
+"""Campaigns and ledgers: a call is placed at most once, across crashes."""
+
+from tenios_async.batch.errors import LedgerError, LedgerFailed, LedgerRefused
+from tenios_async.batch.ledger import Ledger
+from tenios_async.batch.row import NewRow, Row
+from tenios_async.batch.sqlite import SQLiteLedger
+from tenios_async.batch.standing import IllegalMove, RowState, Standing
+
+__all__ = [
+    "IllegalMove",
+    "Ledger",
+    "LedgerError",
+    "LedgerFailed",
+    "LedgerRefused",
+    "NewRow",
+    "Row",
+    "RowState",
+    "SQLiteLedger",
+    "Standing",
+]

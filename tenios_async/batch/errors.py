@@ -1,0 +1,15 @@
+"""What can go wrong with a ledger, as one tree."""
+
+from __future__ import annotations
+
+
+class LedgerError(Exception):
+    """The base of what a ledger raises. Nothing is dialled that it could not write down."""
+
+
+class LedgerRefused(LedgerError):
+    """This file is not opened: missing, there already, another version, damaged, or in use. It was not touched."""
+
+
+class LedgerFailed(LedgerError):
+    """The disk is full or fails. Nothing more is written or dialled; open the ledger again when it is mended."""

@@ -1,0 +1,134 @@
+"""What a ledger promises, whatever it is written on, and `place_once` on top of it."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+
+from tenios_async import CallbackOutcomeUnknown, CallbackRequest
+from tenios_async.batch.placing import place
+from tenios_async.batch.row import NewRow, Row
+from tenios_async.batch.standing import IllegalMove, Move, RowState, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from tenios_async import Callback, TeniosClient
+
+MAX_KEY = 256
+"""Characters."""
+
+Change: TypeAlias = tuple[int, Move]
+"""The number of a row, and the move to make there."""
+
+
+class Ledger(abc.ABC):
+    """Where it is written down who is dialled, durably, before it happens. Use it as `async with ... as ledger`.
+
+    A method that has returned has made its change durable. One that is cancelled may still have done so: the change is
+    made or refused in the order of the calls, and what comes later sees it.
+    """
+
+    def __init__(self) -> None:
+        self._being_placed: dict[str, _Shared] = {}
+
+    @abc.abstractmethod
+    async def put(self, new: NewRow) -> Row:
+        """The row of this key, which is written if there is none."""
+
+    @abc.abstractmethod
+    async def by_key(self, key: str) -> Row | None:
+        """The row of a key, or None."""
+
+    @abc.abstractmethod
+    async def queued(self, limit: int, after: int = 0) -> list[Row]:
+        """Rows to be dialled, by their number, from the one after `after` on."""
+
+    @abc.abstractmethod
+    async def followed(self) -> list[Row]:
+        """The rows in PLACED."""
+
+    @abc.abstractmethod
+    async def counts(self) -> dict[RowState, int]:
+        """How many rows are in each state."""
+
+    @abc.abstractmethod
+    async def change_all(self, changes: Sequence[Change]) -> list[Standing | IllegalMove]:
+        """Makes each move, or says that it is not open. Raises `LedgerFailed`: then none of them is known to hold."""
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Closes it. May be called twice."""
+
+    async def change(self, row_id: int, move: Move) -> Standing:
+        """Makes one move. Raises `IllegalMove` and `LedgerFailed`."""
+        (result,) = await self.change_all([(row_id, move)])
+        if isinstance(result, IllegalMove):
+            raise result
+        return result
+
+    async def place_once(
+        self, client: TeniosClient, request: CallbackRequest, *, key: str, timeout: float | None = None
+    ) -> Callback:
+        """Places this call unless it was placed before: a key is dialled at most once, however often this is called.
+
+        Whoever asks while it is being placed, and whoever asks later, gets the same `Callback` or the same doubt. What
+        TENIOS refused, or what was not sent, has rung nobody: the next to ask tries again.
+
+        Args:
+            client: places it.
+            request: whom to call.
+            key: of your own, 1 to 256 characters, for instance the number of the order this is about.
+            timeout: seconds for the request; None is the client's.
+
+        Raises what `TeniosClient.init_callback` raises, `CallbackOutcomeUnknown` again for a key that is in doubt, and
+        `ValueError` for a key that belongs to another request.
+        """
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
+            raise ValueError(f"key must be a text of 1 to {MAX_KEY} characters")
+        while (shared := self._being_placed.get(key)) is not None:
+            await shared.over.wait()
+            if shared.error is not None:
+                raise copy.copy(shared.error)
+            # Else it was placed, and is read below; or whoever placed it was cancelled in time, and it is our turn.
+        shared = self._being_placed[key] = _Shared()
+        try:
+            return await self._place_once(client, NewRow(key, request), timeout)
+        except Exception as error:
+            shared.error = error
+            raise
+        finally:
+            del self._being_placed[key]
+            shared.over.set()
+
+    async def _place_once(self, client: TeniosClient, new: NewRow, timeout: float | None) -> Callback:
+        row = await self.put(new)
+        if row.request != new.request:
+            raise ValueError("this key belongs to another request; use one key for each call that is meant")
+        if row.standing.state is RowState.QUEUED:
+            standing = await place(self, client, row, timeout=timeout, keep_refusals=False)
+            row = row.at(standing)
+        if row.callback is not None:
+            return row.callback
+        raise CallbackOutcomeUnknown(row.standing.reason or "it is being placed by somebody else")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _Shared:
+    """A call that is being placed, for those who ask for it meanwhile."""
+
+    def __init__(self) -> None:
+        self.over = anyio.Event()
+        self.error: Exception | None = None

@@ -1,0 +1,400 @@
+"""The ledger as one SQLite file: its format, its lock, and the plain synchronous access to it.
+
+Write-ahead logging with `synchronous=FULL`: a commit that has returned survives a power cut
+(https://www.sqlite.org/pragma.html#pragma_synchronous). One writer, by a lock on a file beside it; readers are welcome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from tenios_async import CallbackRequest, CallbackStatus
+from tenios_async.batch.errors import LedgerFailed, LedgerRefused
+from tenios_async.batch.row import NewRow, Row
+from tenios_async.batch.standing import Move, RowState, Standing, crash
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+
+VERSION: Final = 1
+APPLICATION_ID: Final = 0x7E41_05CB
+"""In the header of the file (https://www.sqlite.org/fileformat.html, 1.3): no other database is taken for one."""
+
+_SCHEMA = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE calls (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    line INTEGER,
+    callback_config_id TEXT NOT NULL,
+    callback_number TEXT NOT NULL,
+    delay INTEGER NOT NULL,
+    agent_announcement TEXT,
+    dtmf_key TEXT,
+    extra TEXT,
+    state TEXT NOT NULL DEFAULT 'QUEUED',
+    attempt TEXT,
+    past TEXT,
+    intended_at REAL,
+    callback_id TEXT,
+    placed_at REAL,
+    status TEXT,
+    since REAL,
+    ended_at REAL,
+    reason TEXT,
+    stray_id TEXT,
+    polls INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX queued ON calls (id) WHERE state = 'QUEUED';
+CREATE INDEX unsettled ON calls (state, id) WHERE state IN ('SENDING', 'PLACED', 'UNKNOWN');
+CREATE TABLE transitions (call INTEGER NOT NULL, status TEXT NOT NULL, at REAL NOT NULL, previous TEXT, lasted REAL);
+CREATE TABLE resolutions (
+    call INTEGER NOT NULL, attempt TEXT, verdict TEXT NOT NULL, who TEXT NOT NULL, at REAL NOT NULL
+);
+"""
+_REQUEST = "callback_config_id, callback_number, delay, agent_announcement, dtmf_key"
+_STANDING = (
+    "state, attempt, past, intended_at, callback_id, placed_at, status, since, ended_at, reason, stray_id, polls"
+)
+_ROW = f"id, key, line, extra, {_REQUEST}, {_STANDING}"
+_INSERT = f"INSERT OR IGNORE INTO calls (key, line, extra, {_REQUEST}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_LOAD = f"SELECT {_STANDING} FROM calls WHERE id = ?"  # noqa: S608
+_SAVE = f"UPDATE calls SET {', '.join(f'{name} = ?' for name in _STANDING.split(', '))} WHERE id = ?"  # noqa: S608
+
+
+class LedgerFile:
+    """An open ledger. Made by `create`, `write` and `read`; not for more than one thread at a time."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: _Lock | None) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = lock
+        self.facts = _facts(connection)
+        """What was laid down when it was made, and counts of what was rejected."""
+
+    @classmethod
+    def create(
+        cls, path: Path | str, facts: Mapping[str, Any], fill: Callable[[LedgerFile], None] | None = None
+    ) -> None:
+        """Makes a ledger, readable by its owner only. It appears whole or not at all.
+
+        Args:
+            path: must not exist.
+            facts: any values that JSON can hold.
+            fill: writes its first rows.
+
+        Raises `LedgerRefused` where the file exists, and `LedgerFailed`.
+        """
+        path = Path(path)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        with _refused_or_failed(path):
+            if path.exists() or path.is_symlink():
+                raise LedgerRefused(f"{path} exists already; it is not overwritten. `tenios batch add` adds to it")
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            try:
+                connection = _connect(part)
+                connection.executescript(_SCHEMA)
+                with _transaction(connection):
+                    _put_facts(connection, facts)
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+                ledger = cls(part, connection, None)
+                try:
+                    if fill is not None:
+                        fill(ledger)
+                finally:
+                    ledger.close()
+                os.link(part, path)  # fails where somebody else has made it meanwhile, as a rename would not
+                _sync_folder(path.parent)
+            except FileExistsError:
+                raise LedgerRefused(f"{path} exists already; it is not overwritten") from None
+            finally:
+                for leftover in (part, *_siblings(part)):
+                    leftover.unlink(missing_ok=True)
+
+    @classmethod
+    def write(cls, path: Path | str) -> Self:
+        """Opens it for the one writer there may be. Raises `LedgerRefused`, for one that is in use too."""
+        path = Path(path).resolve()
+        _check_header(path)
+        lock = _Lock(path)
+        try:
+            with _refused_or_failed(path):
+                _check_whole(path)
+                return cls(path, _connect(path), lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Opens it to look, and to `resolve`, also while somebody writes. Raises `LedgerRefused`."""
+        path = Path(path).resolve()
+        _check_header(path)
+        with _refused_or_failed(path):
+            return cls(path, _connect(path), None)
+
+    def close(self) -> None:
+        """Closes it and lets the next writer in. May be called twice."""
+        try:
+            self._connection.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Generator[None]:
+        """All of it or nothing, durable when it is left. Raises `LedgerFailed` where the disk does."""
+        with _refused_or_failed(self.path), _transaction(self._connection):
+            yield
+
+    def put_facts(self, facts: Mapping[str, Any]) -> None:
+        """Changes facts, within a transaction."""
+        _put_facts(self._connection, facts)
+        self.facts = {**self.facts, **facts}
+
+    def put(self, new: NewRow) -> bool:
+        """Writes a row, QUEUED, within a transaction; false where its key is there already."""
+        request, extra = new.request, json.dumps(new.extra) if new.extra else None
+        values = (new.key, new.line, extra, request.callback_config_id, request.callback_number, request.delay)
+        options = (request.agent_announcement, request.dtmf_key_to_trigger_customer_call)
+        return self._connection.execute(_INSERT, values + options).rowcount > 0
+
+    def change(self, row_id: int, move: Move) -> Standing:
+        """Makes a move, within a transaction. Raises `IllegalMove`, and then nothing has changed."""
+        before = _standing(self._connection.execute(_LOAD, (row_id,)).fetchone())
+        after = move(before)
+        if after == before:
+            return after
+        self._connection.execute(_SAVE, (*_columns(after), row_id))
+        if after.status is not None and after.status != before.status and after.since is not None:
+            lasted = None if before.since is None else (after.since - before.since).total_seconds()
+            values = (row_id, after.status, after.since.timestamp(), before.status, lasted)
+            self._connection.execute("INSERT INTO transitions VALUES (?, ?, ?, ?, ?)", values)
+        return after
+
+    def note_resolution(self, row_id: int, attempt: str | None, verdict: str, who: str, at: datetime) -> None:
+        """Writes down what a person said about a row, within a transaction."""
+        values = (row_id, attempt, verdict, who, at.timestamp())
+        self._connection.execute("INSERT INTO resolutions VALUES (?, ?, ?, ?, ?)", values)
+
+    def recover(self) -> int:
+        """After a crash: whatever was being placed is in doubt. Gives how many, for the writer who has the lock."""
+        with self.transaction():
+            left = self._connection.execute("SELECT id FROM calls WHERE state = 'SENDING'").fetchall()
+            for (row_id,) in left:
+                self.change(row_id, crash())
+        return len(left)
+
+    def queued(self, limit: int, after: int = 0) -> list[Row]:
+        """The next rows to dial, by their number."""
+        return list(self._select("state = 'QUEUED' AND id > ? ORDER BY id LIMIT ?", (after, limit)))
+
+    def rows(self, *states: RowState) -> Iterator[Row]:
+        """All rows, or those in some states."""
+        marks = ", ".join("?" * len(states))
+        return self._select(f"state IN ({marks}) ORDER BY id" if states else "1 ORDER BY id", states)
+
+    def by_key(self, key: str) -> Row | None:
+        """The row of a key, or None."""
+        return next(self._select("key = ?", (key,)), None)
+
+    def counts(self) -> dict[RowState, int]:
+        """How many rows are in each state."""
+        found = self._connection.execute("SELECT state, count(*) FROM calls GROUP BY state")
+        return dict.fromkeys(RowState, 0) | {RowState(state): count for state, count in found}
+
+    def query(self, sql: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Reads; for figures."""
+        yield from self._connection.execute(sql, tuple(values))
+
+    def _select(self, where: str, values: Iterable[Any]) -> Iterator[Row]:
+        for columns in self._connection.execute(f"SELECT {_ROW} FROM calls WHERE {where}", tuple(values)):  # noqa: S608
+            row_id, key, line, extra, config_id, number, delay, announcement, dtmf_key, *standing = columns
+            request = CallbackRequest(config_id, number, delay, announcement, dtmf_key)
+            yield Row(row_id, key, request, _standing(standing), line, json.loads(extra) if extra else {})
+
+
+class _Lock:
+    """The right to write, for as long as this process lives and holds the file open, suspended or not."""
+
+    def __init__(self, path: Path) -> None:
+        beside = path.with_name(path.name + ".lock")
+        self._file = os.open(beside, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            _lock(self._file)
+        except OSError:
+            os.close(self._file)
+            self._file = -1
+            raise LedgerRefused(
+                f"{path} is in use: another program is writing to it (held by {beside.name}); end that one first"
+            ) from None
+
+    def release(self) -> None:
+        if self._file != -1:
+            os.close(self._file)
+            self._file = -1
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int) -> None:
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = 1")  # macOS: fsync alone leaves it in the disk's own cache
+        connection.execute("PRAGMA checkpoint_fullfsync = 1")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_header(path: Path) -> None:
+    """Reads what the file says it is, without opening it as a database, which would touch it."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        raise LedgerRefused(f"there is no ledger {path}; `tenios batch create` makes one") from None
+    except OSError as error:
+        raise LedgerRefused(f"{path} cannot be read: {error.strerror}") from None
+    if not header.startswith(b"SQLite format 3\0") or int.from_bytes(header[68:72]) != APPLICATION_ID:
+        raise LedgerRefused(f"{path} is not a ledger of this library; it was not touched")
+    if (version := int.from_bytes(header[60:64])) != VERSION:
+        raise LedgerRefused(f"{path} is a ledger of version {version}, and this release writes {VERSION}")
+
+
+def _check_whole(path: Path) -> None:
+    """Without changing anything: damage is refused, not guessed at."""
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise LedgerRefused(
+            f"{path} is damaged ({verdict}); it was not touched. Restore it, or ask before you dial again"
+        )
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Generator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def _refused_or_failed(path: Path) -> Generator[None]:
+    """SQLite's and the system's errors as ours."""
+    try:
+        yield
+    except (sqlite3.OperationalError, OSError) as error:
+        raise LedgerFailed(f"{path} cannot be written or read: {error}. Nothing more was dialled") from None
+    except sqlite3.DatabaseError as error:
+        raise LedgerRefused(f"{path} is damaged ({error}); it was not touched") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":
+        return  # which has no such thing
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _siblings(path: Path) -> Iterator[Path]:
+    for suffix in ("-wal", "-shm", "-journal"):
+        yield path.with_name(path.name + suffix)
+
+
+def _facts(connection: sqlite3.Connection) -> dict[str, Any]:
+    return {name: json.loads(value) for name, value in connection.execute("SELECT name, value FROM facts")}
+
+
+def _put_facts(connection: sqlite3.Connection, facts: Mapping[str, Any]) -> None:
+    values = [(name, json.dumps(value)) for name, value in facts.items()]
+    connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
+
+
+def _columns(row: Standing) -> tuple[Any, ...]:
+    return (
+        row.state,
+        row.attempt,
+        " ".join(row.past) or None,
+        _seconds(row.intended_at),
+        _dumped(row.callback_id),
+        _seconds(row.placed_at),
+        row.status,
+        _seconds(row.since),
+        _seconds(row.ended_at),
+        row.reason,
+        _dumped(row.stray_id),
+        row.polls,
+    )
+
+
+def _standing(columns: Any) -> Standing:
+    state, attempt, past, intended, callback_id, placed, status, since, ended, reason, stray_id, polls = columns
+    return Standing(
+        RowState(state),
+        attempt,
+        tuple(past.split()) if past else (),
+        _moment(intended),
+        _loaded(callback_id),
+        _moment(placed),
+        None if status is None else CallbackStatus(status),
+        _moment(since),
+        _moment(ended),
+        reason,
+        _loaded(stray_id),
+        polls,
+    )
+
+
+def _dumped(callback_id: int | str | None) -> str | None:
+    """As JSON: 10 and "10" are not the same on the wire, and TENIOS sets no bound to the number."""
+    return None if callback_id is None else json.dumps(callback_id)
+
+
+def _loaded(text: str | None) -> int | str | None:
+    found: int | str | None = None if text is None else json.loads(text)
+    return found
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,122 @@
+"""One row's call, at most once across crashes: written down before it leaves, settled on every way out."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import anyio
+
+from tenios_async import (
+    ApiError,
+    AttemptOutcome,
+    BadCredentials,
+    CallbackAttempt,
+    CallbackOutcomeUnknown,
+    PermissionDenied,
+    RateLimited,
+)
+from tenios_async.batch.standing import SEND_WITHIN, IllegalMove, doubt, intend, refuse, withdraw
+from tenios_async.batch.standing import place as placed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenios_async import TeniosClient
+    from tenios_async.batch.ledger import Ledger
+    from tenios_async.batch.row import Row
+    from tenios_async.batch.standing import Move, Standing
+
+
+class NotSent(Exception):
+    """It was not sent, by a decision of ours: no phone rings, and the row is as it was."""
+
+
+async def place(
+    ledger: Ledger,
+    client: TeniosClient,
+    row: Row,
+    *,
+    timeout: float | None = None,
+    keep_refusals: bool = True,
+    check: Callable[[], None] = lambda: None,
+) -> Standing:
+    """Places the call of a row that is QUEUED, and gives where it stands then. Nothing leaves that is not written down.
+
+    Args:
+        ledger: where.
+        client: places it.
+        row: which.
+        timeout: seconds for the request.
+        keep_refusals: whether a refusal ends the row. One that concerns all rows alike never does.
+        check: called before the intent is written and before the request leaves; what it raises keeps it from leaving.
+
+    Raises what `TeniosClient.init_callback` raises unless the row has ended in it, what `check` raises, and
+    `LedgerFailed`. A row that somebody else has moved raises `IllegalMove`, and nothing is sent.
+    """
+    name = secrets.token_hex(8)
+    is_intended = False
+
+    async def before_send() -> None:
+        nonlocal is_intended
+        check()
+        began = awake()
+        with anyio.CancelScope(shield=True):
+            is_intended = True
+            try:
+                await ledger.change(row.id, intend(name, datetime.now(UTC)))
+            except IllegalMove:
+                is_intended = False
+                raise
+        check()
+        # From here to the write there is no further turn of the event loop.
+        if awake() - began > SEND_WITHIN:
+            raise NotSent(f"more than {SEND_WITHIN:.0f} s have passed since it was written down; was this suspended?")
+
+    attempt = CallbackAttempt(before_send)
+    try:
+        await client.init_callback(row.request, attempt=attempt, timeout=timeout)
+    except CallbackOutcomeUnknown:
+        pass
+    except ApiError as error:
+        if not keep_refusals or concerns_all(error):
+            raise
+    finally:
+        standing = row.standing
+        if is_intended:
+            with anyio.CancelScope(shield=True):
+                standing = await ledger.change(row.id, _settled(name, attempt, keep_refusals=keep_refusals))
+    return standing
+
+
+def concerns_all(error: BaseException | None) -> bool:
+    """Whether a refusal is about the credentials, or the pace, and not about this call."""
+    return isinstance(error, (BadCredentials, PermissionDenied, RateLimited))
+
+
+def _settled(name: str, attempt: CallbackAttempt, *, keep_refusals: bool) -> Move:
+    if attempt.callback is not None:
+        return placed(name, attempt.callback)
+    if attempt.outcome is AttemptOutcome.REFUSED and keep_refusals and not concerns_all(attempt.error):
+        return refuse(name, _reason(attempt.error), datetime.now(UTC))
+    if attempt.outcome in (AttemptOutcome.REFUSED, AttemptOutcome.NOT_SENT):
+        return withdraw(name)
+    return doubt(name, _reason(attempt.error))
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, ApiError):
+        return error.error_code or f"HTTP {error.status_code}"
+    return error.reason if isinstance(error, CallbackOutcomeUnknown) else "it was given up before the answer came"
+
+
+def awake() -> float:
+    """Seconds on a clock that goes on while the machine is suspended, where the system has one."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    if sys.platform == "darwin":
+        return time.clock_gettime(time.CLOCK_MONOTONIC)  # unlike time.monotonic() there
+    return time.monotonic()  # Windows counts suspension in it
