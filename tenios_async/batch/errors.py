@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tenios_async import Callback
+
 
 class LedgerError(Exception):
     """The base of what a ledger raises. Nothing is dialled that it could not write down."""
@@ -12,4 +17,12 @@ class LedgerRefused(LedgerError):
 
 
 class LedgerFailed(LedgerError):
-    """The disk is full or fails. Nothing more is written or dialled; open the ledger again when it is mended."""
+    """The disk is full or fails. Nothing more is written or dialled; open the ledger again when it is mended.
+
+    Attributes:
+        callbacks: calls that were placed and could not be written down: their rows will be in doubt.
+    """
+
+    def __init__(self, message: str, *callbacks: Callback) -> None:
+        super().__init__(message)
+        self.callbacks = callbacks

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from tenios_async import Callback, TeniosClient
+    from tenios_async import Callback, CallbackStatus, TeniosClient
 
 MAX_KEY = 256
 """Characters."""
@@ -56,6 +56,10 @@ class Ledger(abc.ABC):
     @abc.abstractmethod
     async def counts(self) -> dict[RowState, int]:
         """How many rows are in each state."""
+
+    @abc.abstractmethod
+    async def tally(self) -> dict[tuple[RowState, CallbackStatus | None], int]:
+        """The same, by the last state of the call that was seen too."""
 
     @abc.abstractmethod
     async def change_all(self, changes: Sequence[Change]) -> list[Standing | IllegalMove]:

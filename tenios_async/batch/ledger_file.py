@@ -217,6 +217,14 @@ class LedgerFile:
         found = self._connection.execute("SELECT state, count(*) FROM calls GROUP BY state")
         return dict.fromkeys(RowState, 0) | {RowState(state): count for state, count in found}
 
+    def tally(self) -> dict[tuple[RowState, CallbackStatus | None], int]:
+        """The same, by the last state of the call that was seen too."""
+        found = self._connection.execute("SELECT state, status, count(*) FROM calls GROUP BY state, status")
+        return {
+            (RowState(state), None if status is None else CallbackStatus(status)): count
+            for state, status, count in found
+        }
+
     def query(self, sql: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Reads; for figures."""
         yield from self._connection.execute(sql, tuple(values))

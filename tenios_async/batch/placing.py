@@ -19,6 +19,7 @@ from tenios_async import (
     PermissionDenied,
     RateLimited,
 )
+from tenios_async.batch.errors import LedgerFailed
 from tenios_async.batch.standing import SEND_WITHIN, IllegalMove, doubt, intend, refuse, withdraw
 from tenios_async.batch.standing import place as placed
 
@@ -87,14 +88,24 @@ async def place(
     finally:
         standing = row.standing
         if is_intended:
-            with anyio.CancelScope(shield=True):
-                standing = await ledger.change(row.id, _settled(name, attempt, keep_refusals=keep_refusals))
+            standing = await _settle(ledger, row, name, attempt, keep_refusals=keep_refusals)
     return standing
 
 
 def concerns_all(error: BaseException | None) -> bool:
     """Whether a refusal is about the credentials, or the pace, and not about this call."""
     return isinstance(error, (BadCredentials, PermissionDenied, RateLimited))
+
+
+async def _settle(ledger: Ledger, row: Row, name: str, attempt: CallbackAttempt, *, keep_refusals: bool) -> Standing:
+    try:
+        with anyio.CancelScope(shield=True):
+            standing = await ledger.change(row.id, _settled(name, attempt, keep_refusals=keep_refusals))
+    except LedgerFailed as failure:
+        if attempt.callback is None:
+            raise
+        raise LedgerFailed(str(failure), attempt.callback) from failure
+    return standing
 
 
 def _settled(name: str, attempt: CallbackAttempt, *, keep_refusals: bool) -> Move:

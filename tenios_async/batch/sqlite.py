@@ -17,6 +17,7 @@ from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.standing import IllegalMove, RowState, Standing
 
 if TYPE_CHECKING:
+    from tenios_async import CallbackStatus
     from tenios_async.batch.row import NewRow, Row
 
 _T = TypeVar("_T")
@@ -75,6 +76,9 @@ class SQLiteLedger(Ledger):
 
     async def counts(self) -> dict[RowState, int]:
         return await self._do(lambda file: file.counts())
+
+    async def tally(self) -> dict[tuple[RowState, CallbackStatus | None], int]:
+        return await self._do(lambda file: file.tally())
 
     async def change_all(self, changes: Sequence[Change]) -> list[Standing | IllegalMove]:
         def work(file: LedgerFile) -> list[Standing | IllegalMove]:

@@ -1,0 +1,478 @@
+"""Works a campaign: places what is queued, follows what is placed, writes down what is seen."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import math
+from collections import Counter, deque
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+
+import anyio
+import attrs
+
+from tenios_async import (
+    BadCredentials,
+    CallbackStatus,
+    ConnectionFailed,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    Polling,
+    RateLimited,
+    TeniosError,
+    Transition,
+    WatchInterrupted,
+    WatchTimeout,
+)
+from tenios_async.batch.breakers import Breaker
+from tenios_async.batch.errors import LedgerFailed
+from tenios_async.batch.placing import NotSent, place
+from tenios_async.batch.standing import IllegalMove, RowState, lose, see
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from tenios_async import CallbackMonitor, TeniosClient
+    from tenios_async.batch.ledger import Change, Ledger
+    from tenios_async.batch.row import Row
+    from tenios_async.batch.standing import Standing
+
+    class Hours(Protocol):
+        """When a phone may begin to ring."""
+
+        def is_open(self, at: datetime) -> bool:
+            """Whether it may then."""
+            ...
+
+        def opens_at(self, at: datetime) -> datetime:
+            """When it may next."""
+            ...
+
+    Hook: TypeAlias = Callable[[Row, Transition], Awaitable[None] | None]
+
+_log = logging.getLogger("tenios_async.batch")
+
+MAX_PLACING = 50
+"""Calls being placed at once: half of the client's connections, the others are for polls."""
+FETCH = 500
+"""Rows read from the ledger at once."""
+UNWRITTEN = 2000
+"""Results that may wait to be written before the monitor has to wait too."""
+BACKOFF, BACKOFF_MAX = 1.0, 30.0
+"""Seconds without a new call where the network is away or TENIOS asks for fewer, doubling."""
+LAST_WORDS = 5.0
+"""Seconds for what was seen to be written when a run is cancelled. What is not is seen again by the next."""
+RESOLUTION = 0.001
+"""Seconds too short to sleep: what event loops round to."""
+LOOK_AT_CLOCK = 30.0
+"""Seconds after which a wait for the hours looks again: clocks are set, and machines are suspended."""
+
+
+@attrs.define
+class Progress:
+    """How far a campaign is. Counts of rows; live while it runs.
+
+    Attributes:
+        queued: to be dialled yet.
+        placing: being placed.
+        following: placed, by the last state seen; None before the first look.
+        finished: ended, by the state they ended in; None where nobody saw it.
+        refused: refused by TENIOS.
+        unknown: in doubt.
+        placed_now: placed since the run began.
+        polls: status polls since the run began.
+        seconds: since the run began.
+        waiting_for: why nothing is being placed at the moment, or None.
+        stopped: why nothing is placed any more, or None.
+    """
+
+    queued: int = 0
+    placing: int = 0
+    following: Counter[CallbackStatus | None] = attrs.field(factory=Counter[CallbackStatus | None])
+    finished: Counter[CallbackStatus | None] = attrs.field(factory=Counter[CallbackStatus | None])
+    refused: int = 0
+    unknown: int = 0
+    placed_now: int = 0
+    polls: int = 0
+    seconds: float = 0.0
+    waiting_for: str | None = None
+    stopped: str | None = None
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        settled = self.refused + self.unknown + self.finished.total()
+        return self.queued + self.placing + self.following.total() + settled
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until all are placed, at the pace so far; None before there is one."""
+        if not self.placed_now or not self.seconds:
+            return None
+        return self.queued * self.seconds / self.placed_now
+
+
+class Runner:
+    """One run of a campaign; for one use.
+
+    Args:
+        ledger: open.
+        client: places and follows.
+        concurrency: calls under way at once, from being placed to their end.
+        rate: calls placed a second, evenly spaced.
+        limit: calls placed in this run.
+        hours: when a phone may begin to ring.
+        stop_file: while it is there, nothing is placed.
+        max_unknown: the share of the last 500 calls that may be in doubt.
+        polling: the schedule; None looks where the end of a call matters.
+        hook: called with each transition after it was written down; may be async, and then it is awaited.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        client: TeniosClient,
+        *,
+        concurrency: int = 100,
+        rate: float = math.inf,
+        limit: float = math.inf,
+        hours: Hours | None = None,
+        stop_file: Path | str | None = None,
+        max_unknown: float = 0.05,
+        polling: Polling | None = None,
+        hook: Hook | None = None,
+    ) -> None:
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise ValueError("concurrency must be a whole number of 1 or more")
+        if not rate > 0:
+            raise ValueError("rate must be a number of calls a second above 0")
+        if not limit >= 0:
+            raise ValueError("limit must be a number of calls of 0 or more")
+        self.progress = Progress()
+        self._ledger = ledger
+        self._client = client
+        self._interval = 1 / rate
+        self._left = limit
+        self._hours = hours
+        self._stop_file = None if stop_file is None else Path(stop_file)
+        self._breaker = Breaker(max_unknown)
+        self._polling = polling or Polling().for_the_end()
+        self._hook = hook
+        self._calls = _Slots(concurrency)
+        self._placings = anyio.Semaphore(min(concurrency, MAX_PLACING))
+        self._next_at = -math.inf
+        self._pause_ends = -math.inf
+        self._pause = BACKOFF
+        self._dispatching = anyio.CancelScope()
+        self._being_placed: set[int] = set()
+        self._landed = anyio.Event()
+        self._followed: dict[str, Row] = {}
+        self._unwritten: deque[tuple[Change, Row, Transition | None]] = deque()
+        self._written = anyio.Event()
+        self._to_write = anyio.Event()
+        self._is_over = False
+        self._began = 0.0
+
+    async def run(self) -> Progress:
+        """Places and follows until all have ended, or placing was stopped and what is open has ended.
+
+        Raises `LedgerFailed` where nothing can be written down any more; a cancellation keeps what is open.
+        """
+        await self._count()
+        self._began = anyio.current_time()
+        try:
+            async with self._client.monitor(polling=self._polling) as monitor, anyio.create_task_group() as group:
+                for row in await self._ledger.followed():
+                    self._calls.take()
+                    self._follow(monitor, row)
+                group.start_soon(self._place_all, monitor)
+                group.start_soon(self._write_all)
+                async for result in monitor:
+                    await self._take(monitor, result)
+                self._is_over = True
+                self._to_write.set()
+        except BaseExceptionGroup as group:
+            _raise_what_matters(group)
+            raise
+        finally:
+            with anyio.move_on_after(LAST_WORDS, shield=True), contextlib.suppress(LedgerFailed):
+                await self._write()
+                await self._count()
+            self._tick()
+        return self.progress
+
+    def stop(self, reason: str) -> None:
+        """Places nothing more from now on; what is open is followed to its end."""
+        self.progress.stopped = self.progress.stopped or reason
+        self._dispatching.cancel()
+
+    async def _count(self) -> None:
+        tally, progress = await self._ledger.tally(), self.progress
+        progress.following.clear()
+        progress.finished.clear()
+        progress.queued = progress.placing = progress.refused = progress.unknown = 0
+        for (state, status), count in tally.items():
+            match state:
+                case RowState.QUEUED:
+                    progress.queued += count
+                case RowState.SENDING:
+                    progress.placing += count
+                case RowState.PLACED:
+                    progress.following[status] += count
+                case RowState.FINISHED:
+                    progress.finished[status] += count
+                case RowState.REFUSED:
+                    progress.refused += count
+                case RowState.UNKNOWN:
+                    progress.unknown += count
+
+    async def _place_all(self, monitor: CallbackMonitor) -> None:
+        async with anyio.create_task_group() as group:
+            with self._dispatching:
+                await self._dispatch(monitor, group)
+        monitor.seal()
+
+    async def _dispatch(self, monitor: CallbackMonitor, group: anyio.abc.TaskGroup) -> None:
+        rows: deque[Row] = deque()
+        while (row := await self._next(rows)) is not None:
+            await self._calls.free()
+            self._calls.take()
+            await self._placings.acquire()
+            await self._may_ring(row)
+            await self._turn()
+            self._being_placed.add(row.id)
+            self._left -= 1
+            self.progress.queued -= 1
+            self.progress.placing += 1
+            group.start_soon(self._place, monitor, row)
+
+    async def _next(self, rows: deque[Row]) -> Row | None:
+        """The next row to dial; None when all were, and none of those under way comes back."""
+        while self._left > 0 or self._being_placed:
+            landed = self._landed
+            if self._left > 0:
+                if not rows:
+                    rows += await self._ledger.queued(FETCH + len(self._being_placed))
+                while rows:
+                    row = rows.popleft()
+                    if row.id not in self._being_placed:
+                        return row
+            if not self._being_placed:
+                break
+            await landed.wait()
+        if self._left <= 0 and self.progress.queued:
+            self.stop("as many were placed as this run may")
+        return None
+
+    async def _may_ring(self, row: Row) -> None:
+        """Returns when the phone may begin to ring, were this placed now."""
+        while (opens_at := self._opens_at(row)) is not None:
+            self.progress.waiting_for = f"the hours: from {opens_at:%Y-%m-%d %H:%M %Z} on"
+            left = (opens_at - datetime.now(UTC)).total_seconds()
+            await anyio.sleep(min(max(left, 0.1), LOOK_AT_CLOCK))
+        self.progress.waiting_for = None
+
+    def _opens_at(self, row: Row) -> datetime | None:
+        """When to place it, where that is not now."""
+        if self._hours is None:
+            return None
+        delay = timedelta(seconds=row.request.delay)
+        rings_at = datetime.now(UTC) + delay
+        return None if self._hours.is_open(rings_at) else self._hours.opens_at(rings_at) - delay
+
+    async def _turn(self) -> None:
+        """Returns at the next even moment that is not in a pause."""
+        while (until := max(self._next_at, self._pause_ends)) - (now := anyio.current_time()) >= RESOLUTION:  # noqa: ASYNC110  # a pause may grow meanwhile
+            await anyio.sleep_until(until)
+        self._next_at = max(self._next_at, now) + self._interval
+
+    async def _place(self, monitor: CallbackMonitor, row: Row) -> None:
+        standing = row.standing
+        try:
+            standing = await place(self._ledger, self._client, row, check=lambda: self._check(row))
+            self._pause = BACKOFF
+        except (NotSent, IllegalMove):
+            pass  # a person moved it, or it is placed later
+        except (ConnectionFailed, RateLimited) as trouble:
+            self._wait_out(trouble)
+        except (BadCredentials, PermissionDenied) as refusal:
+            self.stop(f"{refusal}. The call was given back; nobody was rung by it")
+        finally:
+            self._being_placed.discard(row.id)
+            self._placings.release()
+            self._settle(standing)
+            landed, self._landed = self._landed, anyio.Event()
+            landed.set()
+        if standing.state is RowState.PLACED:
+            self._follow(monitor, row.at(standing))
+
+    def _check(self, row: Row) -> None:
+        if self.progress.stopped is None and self._stop_file is not None and self._stop_file.exists():
+            self.stop(f"the stop file {self._stop_file} is there")
+        if self.progress.stopped is not None:
+            raise NotSent(self.progress.stopped)
+        if self._opens_at(row) is not None:
+            raise NotSent("the hours are over")
+
+    def _wait_out(self, trouble: ConnectionFailed | RateLimited) -> None:
+        """No new call for a while; each further trouble doubles it."""
+        asked = trouble.retry_after if isinstance(trouble, RateLimited) else None
+        self._pause_ends = max(self._pause_ends, anyio.current_time() + max(asked or 0.0, self._pause))
+        self._pause = min(2 * self._pause, BACKOFF_MAX)
+
+    def _settle(self, standing: Standing) -> None:
+        """Counts what became of a call that was being placed."""
+        progress = self.progress
+        progress.placing -= 1
+        match standing.state:
+            case RowState.PLACED:
+                progress.placed_now += 1
+                progress.following[standing.status] += 1
+            case RowState.REFUSED:
+                progress.refused += 1
+            case RowState.UNKNOWN:
+                progress.unknown += 1
+            case _:
+                progress.queued += 1
+                self._left += 1
+        if standing.state is not RowState.PLACED:
+            self._calls.release()
+        if standing.state is not RowState.QUEUED:
+            trip = self._breaker.note(is_unknown=standing.state is RowState.UNKNOWN)
+            if trip is not None:
+                self.stop(f"{trip}; look into the TENIOS customer portal, then `tenios batch resolve`")
+        self._tick()
+
+    def _follow(self, monitor: CallbackMonitor, row: Row) -> None:
+        callback = row.callback
+        assert callback is not None  # noqa: S101  # PLACED has one
+        if callback.key in self._followed:
+            self._write_later(row, lose(_attempt(row), "TENIOS gave its id to two calls", datetime.now(UTC)), None)
+            self._count_end(callback.status, None)
+            self._calls.release()
+            return
+        self._followed[callback.key] = row
+        monitor.add(callback)
+
+    async def _take(self, monitor: CallbackMonitor, result: Transition | WatchInterrupted) -> None:
+        row = self._followed[result.callback.key]
+        if isinstance(result, Transition):
+            self._seen(row, result)
+        elif isinstance(result.cause, (BadCredentials, PermissionDenied)):
+            del self._followed[result.callback.key]
+            self._calls.release()
+            self.stop(f"{result.cause}. What is open is kept")
+        elif isinstance(result, WatchTimeout) or isinstance(result.cause, (NotFound, InvalidRequest)):
+            del self._followed[result.callback.key]
+            self._calls.release()
+            self._count_end(result.callback.status, None)
+            self._write_later(row, lose(_attempt(row), _why(result), datetime.now(UTC)), None)
+        elif isinstance(result.cause, TeniosError) and not self._client.is_closed:
+            monitor.add(result.callback)  # an outage: the calls go on, and it ends some time
+        else:
+            raise result
+        self._tick()
+        while len(self._unwritten) >= UNWRITTEN:
+            self._written = anyio.Event()
+            await self._written.wait()
+
+    def _seen(self, row: Row, transition: Transition) -> None:
+        status = transition.status
+        polls = row.standing.polls + transition.polls  # those of earlier runs too
+        if status.is_terminal:
+            self.progress.polls += transition.polls
+            del self._followed[transition.callback.key]
+            self._calls.release()
+            self._count_end(transition.previous, status)
+        else:
+            self.progress.following[transition.previous] -= 1
+            self.progress.following[status] += 1
+        self._write_later(row, see(_attempt(row), status, transition.observed_at, polls), transition)
+
+    def _count_end(self, last_seen: CallbackStatus | None, status: CallbackStatus | None) -> None:
+        self.progress.following[last_seen] -= 1
+        self.progress.finished[status] += 1
+
+    def _write_later(self, row: Row, move: Any, transition: Transition | None) -> None:
+        self._unwritten.append(((row.id, move), row, transition))
+        self._to_write.set()
+
+    async def _write_all(self) -> None:
+        while not self._is_over:
+            await self._to_write.wait()
+            self._to_write = anyio.Event()
+            await self._write()
+            self._written.set()
+
+    async def _write(self) -> None:
+        """Writes down all that was seen, in one piece, and then tells of it."""
+        seen = list(self._unwritten)
+        self._unwritten.clear()
+        if not seen:
+            return
+        standings = await self._ledger.change_all([change for change, _, _ in seen])
+        for (_, row, transition), standing in zip(seen, standings, strict=True):
+            if self._hook is None or transition is None or isinstance(standing, IllegalMove):
+                continue
+            try:
+                answer = self._hook(row.at(standing), transition)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception:  # a hook must not end a campaign
+                _log.exception("a hook raised")
+
+    def _tick(self) -> None:
+        self.progress.seconds = anyio.current_time() - self._began
+
+
+class _Slots:
+    """How many calls may be under way. More may be, that an earlier run has left."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._freed = anyio.Event()
+
+    async def free(self) -> None:
+        """Returns when there is one. For one waiter at a time."""
+        while self._left <= 0:
+            self._freed = anyio.Event()
+            await self._freed.wait()
+
+    def take(self) -> None:
+        self._left -= 1
+
+    def release(self) -> None:
+        self._left += 1
+        self._freed.set()
+
+
+def _raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:
+    """Of many tasks that the same thing has ended, once; and of every call that could not be written down."""
+    leaves = list(_leaves(group))
+    if any(isinstance(leaf, LedgerFailed) for leaf in leaves):
+        failures = [leaf for leaf in leaves if isinstance(leaf, LedgerFailed)]
+        callbacks = [callback for failure in failures for callback in failure.callbacks]
+        raise LedgerFailed(str(failures[0]), *callbacks) from None
+    if leaves and isinstance(leaves[0], TeniosError):
+        raise leaves[0] from leaves[0].__cause__
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
+        else:
+            yield error
+
+
+def _attempt(row: Row) -> str:
+    assert row.standing.attempt is not None  # noqa: S101  # PLACED has one
+    return row.standing.attempt
+
+
+def _why(error: WatchInterrupted) -> str:
+    return "not followed to its end: " + ("its time was up" if error.cause is None else str(error.cause))

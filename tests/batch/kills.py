@@ -1,0 +1,113 @@
+"""kill -9 in the middle of a campaign, over and over: the simulator counts who was rung, and is the oracle."""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tenios_async import CallbackRequest
+from tenios_async.batch import NewRow, RowState
+from tenios_async.batch.ledger_file import LedgerFile
+from tenios_async.simulator import Fault, Manner, Script, Service, SimulatorServer
+
+WORKER = Path(__file__).with_name("worker.py")
+PLACING = 5
+"""Calls that the worker has under way at once."""
+
+
+MANNERS = [Manner.DROP, Manner.RESET] * 10 + [Manner.STALL]
+"""How the answer to a call is lost that was placed."""
+
+
+class Killer(Service):
+    """Answers like TENIOS, and kills whoever asks at a request that was drawn: before it is carried out, or after."""
+
+    def __init__(self, chance: random.Random, **options):
+        super().__init__(**options)
+        self._chance = chance
+        self._left = None
+        self._before = True
+        self.victim = None
+        self.kills = 0
+
+    def draw(self, *, victim, most):
+        self.victim = victim
+        self._left = self._chance.randint(1, most)
+        self._before = self._chance.random() < 0.5
+
+    def handle(self, method, path, body):
+        strikes = False
+        if self.victim is not None and self._left is not None:
+            self._left -= 1
+            strikes = self._left == 0
+        if strikes and self._before:
+            self._kill()
+        answer = super().handle(method, path, body)
+        if strikes and not self._before:
+            self._kill()
+        return answer
+
+    def _kill(self):
+        self.kills += 1
+        os.kill(self.victim, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def worker(*arguments):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, WORKER, *map(str, arguments), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+async def survive(folder: Path, *, kills: int, seed: int, contacts: int, faults: bool) -> dict[RowState, int]:
+    """Kills a campaign that often, resumes it until it is done, and checks what must hold. Gives where the rows ended."""
+    chance = random.Random(seed)
+    path, told = folder / "campaign.db", folder / "told"
+    numbers = [f"+49123{index:07d}" for index in range(contacts)]
+
+    def fill(ledger: LedgerFile) -> None:
+        with ledger.transaction():
+            for number in numbers:
+                ledger.put(NewRow(number, CallbackRequest("config", number)))
+
+    LedgerFile.create(path, {"kind": "campaign"}, fill)
+    script = Script((("DISCONNECTED", 0.0),))
+    service = Killer(chance, script=script)
+    async with SimulatorServer(service) as server, worker(path, server.base_url, told) as process:
+        code, spoilt = None, 0
+        while service.kills < kills or code != 0:
+            if faults and chance.random() < 0.5:
+                spoilt += 1
+                service.fail_init(Fault.lost(chance.choice(MANNERS)))
+            process.stdin.write(b"go\n")
+            victim = int(await process.stdout.readline())
+            if service.kills < kills:
+                service.draw(victim=victim, most=40)
+            code = int(await process.stdout.readline())
+            service.victim = None
+            assert code in (0, -signal.SIGKILL)
+            if code == 0:
+                assert service.kills >= kills, "the contacts were used up before the kills"
+    with LedgerFile.read(path) as ledger:
+        rows = list(ledger.rows())
+    counts = dict.fromkeys(RowState, 0)
+    for row in rows:
+        counts[row.standing.state] += 1
+        rung = service.inits[row.key]
+        assert rung <= 1, "rung twice"
+        if row.standing.state is RowState.FINISHED:
+            assert rung == 1
+    service.assert_nobody_called_twice()
+    assert counts[RowState.QUEUED] == counts[RowState.SENDING] == counts[RowState.PLACED] == 0
+    assert counts[RowState.UNKNOWN] <= kills * PLACING + spoilt
+    known = {str(row.standing.callback_id) for row in rows}
+    assert set(told.read_text().split()) <= known
+    return counts

@@ -1,0 +1,345 @@
+"""A campaign at work, in virtual time: who is rung, when, how many at once, and what stops it."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import looptime
+import pytest
+
+from tenios_async import CallbackAttempt, CallbackRequest, CallbackStatus
+from tenios_async.batch import LedgerFailed
+from tenios_async.batch.runner import Runner
+from tenios_async.batch.standing import intend, not_called, place
+from tenios_async.simulator import Fault, Manner, Script
+from tenios_async.simulator.fixture import Simulator
+
+from .memory import MemoryLedger
+
+pytestmark = pytest.mark.anyio
+SHORT = Script((("DISCONNECTED", 0.0),))
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": lambda: looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)}
+
+
+class Town:
+    """A simulator, contacts, and the instants at which each was dialled."""
+
+    def __init__(self, contacts, *, script=SHORT, delay=0, latency=0.1, **options):
+        self.numbers = [f"+49123{index:06d}" for index in range(contacts)]
+        self.ledger = MemoryLedger([CallbackRequest("config", number, delay) for number in self.numbers])
+        self.simulator = Simulator()
+        self.service = self.simulator.service
+        self.service._script = script
+        self.service.latency = latency
+        self.dialled = []
+        self.live = self.most_live = 0
+        handle = self.service.handle
+
+        def handle_and_note(method, path, body):
+            before = len(self.service.callbacks)
+            answer = handle(method, path, body)
+            if len(self.service.callbacks) > before:
+                self.dialled.append(anyio.current_time())
+            return answer
+
+        self.service.handle = handle_and_note
+        self.options = options
+        self.seen = []
+
+    async def run(self, **options):
+        async with self.simulator.client() as client:
+            self.runner = Runner(self.ledger, client, **{"hook": self.tell, **self.options, **options})
+            return await self.runner.run()
+
+    def tell(self, row, transition):
+        self.seen.append((row.key, str(transition.status)))
+
+    def assert_nobody_twice(self):
+        self.service.assert_nobody_called_twice()
+
+
+async def test_everybody_is_called_once_and_followed_to_the_end():
+    town = Town(30, script=Script.talk())
+    progress = await town.run()
+    assert town.ledger.states() == {"FINISHED": 30}
+    assert sorted(town.service.inits) == town.numbers
+    assert progress.finished == {CallbackStatus.DISCONNECTED: 30}
+    assert (progress.queued, progress.placing, progress.following.total(), progress.total) == (0, 0, 0, 30)
+    assert [status for key, status in town.seen if key == town.numbers[0]][-1] == "DISCONNECTED"
+    town.assert_nobody_twice()
+
+
+async def test_a_second_run_has_nothing_to_do():
+    town = Town(3)
+    await town.run()
+    await town.run()
+    assert town.service.inits.total() == 3
+
+
+async def test_what_is_open_goes_on_and_counts_as_under_way():
+    """An earlier run has left more calls than may be under way: no new one until enough of them have ended."""
+    town = Town(5, script=Script.talk())
+    with anyio.move_on_after(3):
+        await town.run(concurrency=4)
+    assert town.ledger.states() == {"PLACED": 4, "QUEUED": 1}
+    progress = await town.run(concurrency=2)
+    assert town.ledger.states() == {"FINISHED": 5}
+    talk = town.service.callbacks[13].accepted_at + 43
+    assert town.dialled[4] > talk
+    assert progress.placed_now == 1
+    town.assert_nobody_twice()
+
+
+@pytest.mark.parametrize("concurrency", [1, 7])
+async def test_no_more_calls_are_under_way_than_asked_for(concurrency):
+    town = Town(20, script=Script.talk(ringing=1, seconds=5))
+    most = 0
+
+    def tell(*_):
+        nonlocal most
+        most = max(most, town.runner.progress.following.total() + town.runner.progress.placing)
+
+    await town.run(concurrency=concurrency, hook=tell)
+    assert most <= concurrency
+    starts = town.dialled
+    assert len(starts) == 20
+    for later, earlier in zip(starts[concurrency:], starts, strict=False):
+        assert later - earlier >= 8  # the life of one call
+
+
+async def test_the_rate_is_even():
+    town = Town(10)
+    await town.run(rate=4)
+    gaps = [later - earlier for earlier, later in zip(town.dialled, town.dialled[1:], strict=False)]
+    assert gaps == pytest.approx([0.25] * 9)
+
+
+async def test_a_limit():
+    town = Town(10)
+    progress = await town.run(limit=4)
+    assert town.ledger.states() == {"FINISHED": 4, "QUEUED": 6}
+    assert "as many" in progress.stopped
+    assert (await town.run(limit=100)).stopped is None
+    assert town.ledger.states() == {"FINISHED": 10}
+
+
+async def test_the_stop_file_stops_before_the_next_byte(tmp_path):
+    """Also those that were about to leave."""
+    town = Town(50)
+
+    def tell(*_):
+        (tmp_path / "stop").touch()
+
+    progress = await town.run(concurrency=5, stop_file=tmp_path / "stop", hook=tell, rate=20)
+    assert "stop file" in progress.stopped
+    placed = town.service.inits.total()
+    assert 0 < placed < 20
+    assert town.ledger.states() == {"FINISHED": placed, "QUEUED": 50 - placed}
+    assert (await town.run(stop_file=tmp_path / "stop")).placed_now == 0
+
+
+class Hours:
+    """Open from one instant of the virtual clock to another; the wall clock stands still here."""
+
+    def __init__(self, opens, closes):
+        self.opens, self.closes = opens, closes
+        self.began = datetime.now(UTC)
+
+    def is_open(self, at):
+        return self.opens <= anyio.current_time() + (at - datetime.now(UTC)).total_seconds() < self.closes
+
+    def opens_at(self, at):
+        return datetime.now(UTC) + timedelta(seconds=self.opens - anyio.current_time())
+
+
+async def test_nobody_is_called_outside_the_hours():
+    town = Town(50)
+    with anyio.move_on_after(200):
+        await town.run(hours=Hours(100, 110), rate=2)
+    assert 100 <= town.dialled[0] <= 131
+    assert town.dialled[-1] < 110
+    assert "hours" in town.runner.progress.waiting_for
+
+
+async def test_the_hours_are_about_when_the_phone_rings():
+    town = Town(3, delay=60)
+    await town.run(hours=Hours(100, 110))
+    assert 40 <= town.dialled[0] <= town.dialled[-1] < 50
+
+
+async def test_wrong_credentials_stop_placing_and_give_the_row_back():
+    town = Town(200)
+    town.service._access_key = "another"
+    progress = await town.run(concurrency=10)
+    assert "configuration id" in progress.stopped
+    assert town.ledger.states() == {"QUEUED": 200}
+    assert town.service.inits.total() <= 10
+
+
+async def test_a_refusal_of_one_call_is_kept():
+    town = Town(5)
+    town.simulator.fail_init(Fault(400), number=town.numbers[2])
+    await town.run()
+    assert town.ledger.states() == {"FINISHED": 4, "REFUSED": 1}
+    assert town.ledger.all[2].standing.reason == "SIMULATED"
+    assert town.service.inits[town.numbers[2]] == 1
+
+
+async def test_too_many_requests_give_the_row_back_and_wait():
+    town = Town(5)
+    town.simulator.fail_init(Fault.busy("40"))
+    await town.run(concurrency=1)
+    assert town.ledger.states() == {"FINISHED": 5}
+    assert town.dialled[0] >= 40
+
+
+async def test_ten_in_doubt_in_a_row_stop_it():
+    town = Town(100)
+    town.simulator.fail_init(*[Fault.lost(Manner.DROP)] * 100)
+    progress = await town.run(concurrency=1)
+    assert town.ledger.states() == {"UNKNOWN": 10, "QUEUED": 90}
+    assert "resolve" in progress.stopped
+    town.assert_nobody_twice()
+
+
+async def test_too_large_a_share_in_doubt_stops_it():
+    town = Town(1000)
+    for number in town.numbers[::5]:
+        town.simulator.fail_init(Fault.lost(Manner.RESET), number=number)
+    progress = await town.run(concurrency=1, max_unknown=0.01)
+    assert town.ledger.states()["UNKNOWN"] == 6
+    assert "6 of the last 26" in progress.stopped
+    town.assert_nobody_twice()
+
+
+async def test_a_doubt_is_never_dialled_again():
+    town = Town(4)
+    town.simulator.fail_init(Fault.lost(Manner.DROP), number=town.numbers[1])
+    for _ in range(3):
+        await town.run()
+    assert town.ledger.states() == {"FINISHED": 3, "UNKNOWN": 1}
+    assert town.service.inits.total() == 4
+
+
+async def test_what_a_person_gives_back_while_it_runs_is_called_in_the_same_run():
+    town = Town(3, script=Script.talk())
+    lost = town.ledger.all[0]
+    ago = datetime.now(UTC) - timedelta(hours=1)
+    await town.ledger.change(1, intend("old", ago))
+    from tenios_async.batch.standing import crash
+
+    await town.ledger.change(1, crash())
+    given_back = False
+
+    async def give_back(*_):
+        nonlocal given_back
+        if not given_back:
+            given_back = True
+            await town.ledger.change(1, not_called("somebody", datetime.now(UTC)))
+
+    await town.run(hook=give_back, concurrency=1)
+    assert town.service.inits[lost.key] == 1
+    assert town.ledger.states() == {"FINISHED": 3}
+
+
+async def test_the_network_goes_away_and_comes_back():
+    """No call is lost or placed twice, and the calls that are open are followed again."""
+    import httpx
+
+    town = Town(20, script=Script.talk())
+    transport = town.simulator.http_client()._transport
+    real = transport.handle_async_request
+
+    async def handle_async_request(request):
+        if 5 <= anyio.current_time() <= 400:
+            await request.extensions["trace"]("connection.connect_tcp.started", {})
+            raise httpx.ConnectError("no network", request=request)
+        return await real(request)
+
+    transport.handle_async_request = handle_async_request
+    town.simulator.http_client = lambda: httpx.AsyncClient(transport=transport)
+    await town.run(rate=2, concurrency=20)
+    assert town.ledger.states() == {"FINISHED": 20}
+    assert not [instant for instant in town.dialled if 5 <= instant <= 400]
+    town.assert_nobody_twice()
+
+
+async def test_a_disk_that_fills_stops_it_at_once():
+    town = Town(100)
+
+    def tell(*_):
+        town.ledger.full = True
+
+    with pytest.raises(LedgerFailed, match="full"):
+        await town.run(concurrency=2, hook=tell)
+    assert town.service.inits.total() < 10
+    town.assert_nobody_twice()
+
+
+async def test_cancelled_keeps_what_is_open_and_goes_on_later():
+    for instant in range(0, 60, 7):
+        town = Town(12, script=Script.talk(ringing=1, seconds=2), latency=0.3)
+        with anyio.move_on_after(instant / 20):
+            await town.run(concurrency=4)
+        assert set(town.ledger.states()) <= {"QUEUED", "PLACED", "FINISHED"}
+        await town.run(concurrency=4)
+        assert town.ledger.states() == {"FINISHED": 12}
+        town.assert_nobody_twice()
+
+
+async def test_a_call_that_tenios_does_not_know_ends_unobserved():
+    town = Town(2)
+    town.simulator.fail_status(*[Fault(404)] * 200)
+    with anyio.move_on_after(5):
+        await town.run()
+    town.service._faults.clear()
+    gone = town.service.callbacks.pop(10)
+    assert gone is not None
+    await town.run()
+    assert town.ledger.states() == {"FINISHED": 2}
+    standing = town.ledger.all[0].standing
+    assert (standing.status, "does not know" in standing.reason) == (None, True)
+
+
+async def test_a_hook_that_raises_ends_nothing(caplog):
+    town = Town(3)
+
+    async def raising(*_):
+        raise RuntimeError("in a hook")
+
+    await town.run(hook=raising)
+    assert town.ledger.states() == {"FINISHED": 3}
+    assert len([record for record in caplog.records if "hook" in record.message]) == 3
+
+
+async def test_one_id_for_two_calls():
+    """Whatever TENIOS does, nobody waits for ever."""
+    town = Town(1)
+    row = town.ledger.all[0]
+    attempt = CallbackAttempt()
+    async with town.simulator.client() as client:
+        callback = await client.init_callback(row.request, attempt=attempt)
+    town.ledger.all.append(type(row)(2, "+49999", row.request, row.standing))
+    for number in (1, 2):
+        await town.ledger.change(number, intend("a", datetime.now(UTC)))
+        await town.ledger.change(number, place("a", callback))
+    await town.run()
+    assert town.ledger.states() == {"FINISHED": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"concurrency": 0}, "concurrency"),
+        ({"rate": 0}, "rate"),
+        ({"limit": -1}, "limit"),
+        ({"max_unknown": 2}, "share"),
+    ],
+)
+async def test_bad_arguments(options, match):
+    with pytest.raises(ValueError, match=match):
+        await Town(1).run(**options)
