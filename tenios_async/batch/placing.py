@@ -98,6 +98,7 @@ def concerns_all(error: BaseException | None) -> bool:
 
 
 async def _settle(ledger: Ledger, row: Row, name: str, attempt: CallbackAttempt, *, keep_refusals: bool) -> Standing:
+    standing = row.standing
     try:
         with anyio.CancelScope(shield=True):
             standing = await ledger.change(row.id, _settled(name, attempt, keep_refusals=keep_refusals))
