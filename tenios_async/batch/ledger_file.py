@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from tenios_async import CallbackRequest, CallbackStatus
 from tenios_async.batch.errors import LedgerFailed, LedgerRefused
 from tenios_async.batch.row import NewRow, Row
-from tenios_async.batch.standing import Move, RowState, Standing, crash
+from tenios_async.batch.standing import Move, RowState, Standing, called, crash, not_called
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+
+    from tenios_async import Callback
 
 VERSION: Final = 1
 APPLICATION_ID: Final = 0x7E41_05CB
@@ -161,6 +163,16 @@ class LedgerFile:
         with _refused_or_failed(self.path), _transaction(self._connection):
             yield
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Generator[None]:
+        """What is read within it is as of one moment."""
+        with _refused_or_failed(self.path):
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.execute("ROLLBACK")
+
     def put_facts(self, facts: Mapping[str, Any]) -> None:
         """Changes facts, within a transaction."""
         _put_facts(self._connection, facts)
@@ -186,9 +198,11 @@ class LedgerFile:
             self._connection.execute("INSERT INTO transitions VALUES (?, ?, ?, ?, ?)", values)
         return after
 
-    def note_resolution(self, row_id: int, attempt: str | None, verdict: str, who: str, at: datetime) -> None:
-        """Writes down what a person said about a row, within a transaction."""
-        values = (row_id, attempt, verdict, who, at.timestamp())
+    def resolve(self, row: Row, at: datetime, *, who: str, was_called: bool, callback: Callback | None = None) -> None:
+        """Writes down what a person says became of a row in doubt, within a transaction. Raises `IllegalMove`."""
+        self.change(row.id, called(who, at, callback) if was_called else not_called(who, at))
+        verdict = "called" if was_called else "not called"
+        values = (row.id, row.standing.attempt, verdict, who, at.timestamp())
         self._connection.execute("INSERT INTO resolutions VALUES (?, ?, ?, ?, ?)", values)
 
     def recover(self) -> int:
@@ -207,6 +221,14 @@ class LedgerFile:
         """All rows, or those in some states."""
         marks = ", ".join("?" * len(states))
         return self._select(f"state IN ({marks}) ORDER BY id" if states else "1 ORDER BY id", states)
+
+    def extras(self) -> list[str]:
+        """The names of all further columns that its contacts have."""
+        found = self._connection.execute("SELECT DISTINCT extra FROM calls WHERE extra IS NOT NULL")
+        names: dict[str, None] = {}
+        for (text,) in found:
+            names.update(dict.fromkeys(json.loads(text)))
+        return list(names)
 
     def by_key(self, key: str) -> Row | None:
         """The row of a key, or None."""

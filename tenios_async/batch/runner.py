@@ -9,7 +9,7 @@ import math
 from collections import Counter, deque
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import anyio
 import attrs
@@ -37,20 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from tenios_async import CallbackMonitor, TeniosClient
+    from tenios_async.batch.hours import Hours
     from tenios_async.batch.ledger import Change, Ledger
     from tenios_async.batch.row import Row
     from tenios_async.batch.standing import Standing
-
-    class Hours(Protocol):
-        """When a phone may begin to ring."""
-
-        def is_open(self, at: datetime) -> bool:
-            """Whether it may then."""
-            ...
-
-        def opens_at(self, at: datetime) -> datetime:
-            """When it may next."""
-            ...
 
     Hook: TypeAlias = Callable[[Row, Transition], Awaitable[None] | None]
 
@@ -88,6 +78,7 @@ class Progress:
         seconds: since the run began.
         waiting_for: why nothing is being placed at the moment, or None.
         stopped: why nothing is placed any more, or None.
+        cause: the refusal that stopped it, or None.
     """
 
     queued: int = 0
@@ -101,6 +92,7 @@ class Progress:
     seconds: float = 0.0
     waiting_for: str | None = None
     stopped: str | None = None
+    cause: TeniosError | None = None
 
     @property
     def total(self) -> int:
@@ -205,9 +197,10 @@ class Runner:
             self._tick()
         return self.progress
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, cause: TeniosError | None = None) -> None:
         """Places nothing more from now on; what is open is followed to its end."""
-        self.progress.stopped = self.progress.stopped or reason
+        if self.progress.stopped is None:
+            self.progress.stopped, self.progress.cause = reason, cause
         self._dispatching.cancel()
 
     async def _count(self) -> None:
@@ -300,7 +293,7 @@ class Runner:
         except (ConnectionFailed, RateLimited) as trouble:
             self._wait_out(trouble)
         except (BadCredentials, PermissionDenied) as refusal:
-            self.stop(f"{refusal}. The call was given back; nobody was rung by it")
+            self.stop(f"{refusal}. The call was given back; nobody was rung by it", refusal)
         finally:
             self._being_placed.discard(row.id)
             self._placings.release()
@@ -365,7 +358,7 @@ class Runner:
         elif isinstance(result.cause, (BadCredentials, PermissionDenied)):
             del self._followed[result.callback.key]
             self._calls.release()
-            self.stop(f"{result.cause}. What is open is kept")
+            self.stop(f"{result.cause}. What is open is kept", result.cause)
         elif isinstance(result, WatchTimeout) or isinstance(result.cause, (NotFound, InvalidRequest)):
             del self._followed[result.callback.key]
             self._calls.release()

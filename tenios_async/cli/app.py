@@ -6,21 +6,21 @@ import asyncio
 import logging
 import math
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from tenios_async import CallbackRequest, Polling, __version__, mask_number
 from tenios_async.cli import calls, demo, doctor, simulate
+from tenios_async.cli.batch import batch
 from tenios_async.cli.connection import Connection
+from tenios_async.cli.options import ConfigId, Flag, Json, Whole
 from tenios_async.cli.outcome import EXIT_CODES, Exit
 from tenios_async.cli.output import Output
 from tenios_async.cli.running import run_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from cyclopts import Token
 
 logging.getLogger("tenios_async").addHandler(logging.NullHandler())  # the command says itself what there is to say
 
@@ -36,17 +36,7 @@ app = App(
 )
 
 
-def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
-    """Cyclopts rounds 1.5 to 2 and reads 0x10; a delay is whole seconds and nothing else."""
-    if not re.fullmatch(r"[0-9]{1,10}", tokens[0].value):
-        raise ValueError(f"{tokens[0].value!r} is not a whole number of 0 or more")
-    return int(tokens[0].value)
-
-
-_ConfigId = Annotated[str | None, Parameter(env_var="TENIOS_CALLBACK_CONFIG_ID")]
-_Json = Annotated[bool, Parameter(name="--json", negative=())]
-_Flag = Annotated[bool, Parameter(negative=())]
-_Whole = Annotated[int, Parameter(converter=_whole_number)]
+app.command(batch)
 _Hyphen = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _DEFAULT = Connection()
 
@@ -56,13 +46,13 @@ def init(
     number: str,
     /,
     *,
-    config_id: _ConfigId = None,
-    delay: _Whole = 0,
+    config_id: ConfigId = None,
+    delay: Whole = 0,
     announcement: str | None = None,
     dtmf_key: str | None = None,
-    watch: _Flag = False,
+    watch: Flag = False,
     timeout: float | None = None,
-    json: _Json = False,
+    json: Json = False,
     connection: Connection = _DEFAULT,
 ) -> int:
     """Place a callback: the agent's phone rings first, then the customer's.
@@ -92,7 +82,7 @@ def init(
 
 @app.command
 def status(
-    callback: _Hyphen, /, *, timeout: float | None = None, json: _Json = False, connection: Connection = _DEFAULT
+    callback: _Hyphen, /, *, timeout: float | None = None, json: Json = False, connection: Connection = _DEFAULT
 ) -> int:
     """Ask once for the state of a callback. No phone rings.
 
@@ -112,7 +102,7 @@ def watch(
     *,
     every: float | None = None,
     timeout: float | None = None,
-    json: _Json = False,
+    json: Json = False,
     connection: Connection = _DEFAULT,
 ) -> int:
     """Follow a callback to its end. Ctrl-C prints the token that resumes it.
@@ -135,12 +125,12 @@ def watch(
 @app.command(name="simulate")
 def simulate_(
     *,
-    port: _Whole = 8080,
+    port: Whole = 8080,
     host: str = "127.0.0.1",
     speed: float = 1.0,
     seed: int = 0,
-    allow_remote: _Flag = False,
-    json: _Json = False,
+    allow_remote: Flag = False,
+    json: Json = False,
 ) -> int:
     """Answer as TENIOS does, on this machine, without ringing anybody. Ctrl-C ends it.
 
@@ -164,7 +154,7 @@ def simulate_(
 
 
 @app.command(name="demo")
-def demo_(*, speed: float = 10.0, json: _Json = False) -> int:
+def demo_(*, speed: float = 10.0, json: Json = False) -> int:
     """Place calls against a simulator on this machine and show each to its end. No phone rings.
 
     Args:
@@ -181,8 +171,8 @@ def demo_(*, speed: float = 10.0, json: _Json = False) -> int:
 def doctor_(
     *,
     callback: Annotated[str | None, Parameter(name="--id", allow_leading_hyphen=True)] = None,
-    config_id: _ConfigId = None,
-    json: _Json = False,
+    config_id: ConfigId = None,
+    json: Json = False,
     connection: Connection = _DEFAULT,
 ) -> int:
     """Show what the command would use, and with --id ask once for that callback's state. No phone rings.

@@ -29,6 +29,7 @@ class Exit(enum.IntEnum):
     TIMED_OUT = 5
     NO_CONNECTION = 6
     NO_ANSWER = 7
+    LEDGER_FAILED = 8
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
@@ -41,9 +42,10 @@ Exit codes:
   2  bad usage or configuration
   3  refused by TENIOS, no phone rings
   4  outcome unknown: a phone may ring, do not simply run it again
-  5  timed out or gave up watching; the resume token is printed
+  5  timed out or gave up watching; the resume token is printed. Of a campaign: stopped before its end
   6  no connection, nothing was sent
   7  no usable answer to a question about a call
+  8  the ledger of a campaign cannot be written any more; nothing further was placed
 130  ended by Ctrl-C or SIGTERM (the simulator ends that way with 0)
 141  the output cannot be written or is not read any more; a resume token is on standard error
 """

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tenios_async import Callback, TeniosError
+from tenios_async.batch import IllegalMove, LedgerError, LedgerFailed
 from tenios_async.cli.outcome import Exit, exit_for
 
 if TYPE_CHECKING:
@@ -41,9 +42,10 @@ def run_command(output: Output, command: Callable[[], Coroutine[Any, Any, Exit]]
         # The interpreter flushes standard output at its end and would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.BROKEN_PIPE
-    except (ValueError, OSError) as error:
-        output.error(error, code=Exit.USAGE)
-        return Exit.USAGE
+    except (ValueError, OSError, LedgerError, IllegalMove) as error:
+        code = Exit.LEDGER_FAILED if isinstance(error, LedgerFailed) else Exit.USAGE
+        output.error(error, code=code)
+        return code
     except (KeyboardInterrupt, asyncio.CancelledError):
         return Exit.INTERRUPTED
 

@@ -42,6 +42,14 @@ def virtually(coroutine):
         return runner.run(coroutine)
 
 
+@pytest.fixture(autouse=True)
+def folder(monkeypatch, tmp_path):
+    """Where the files are that the pages speak of."""
+    (tmp_path / "contacts.csv").write_text("callback_number,name\n+49221123456,A\n+49221123457,B\n")
+    (tmp_path / "opt-out.txt").write_text("+49221123457\n")
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize(("language", "code"), blocks("python"))
 def test_python(language, code, monkeypatch, pytester, capsys):
     if "def test_" in code:
@@ -89,14 +97,15 @@ def test_shell(language, code, monkeypatch, tmp_path):
     for line in code.splitlines():
         words = shlex.split(line, comments=True)
         if words[0] == "export":
-            name, _, value = words[1].partition("=")
-            monkeypatch.setenv(name, value)
+            for word in words[1:]:
+                name, _, value = word.partition("=")
+                monkeypatch.setenv(name, value)
         elif words[0] == "make":
             subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
         elif words[:2] == ["pip", "install"]:
             name, _, extra = words[2].rstrip("]").partition("[")
             assert name == metadata("tenios_async")["Name"]
-            assert not extra or extra in metadata("tenios_async").get_all("Provides-Extra")
+            assert set(filter(None, extra.split(","))) <= set(metadata("tenios_async").get_all("Provides-Extra"))
         elif words[:2] == ["tenios", "simulate"]:
             assert words[2:] == ["--port", "8080", "--speed", "10", "--seed", "1"], "tests/cli runs it"
         elif words[0] == "tenios":

@@ -1,0 +1,260 @@
+"""`tenios batch ...`: the commands and their options."""
+
+from __future__ import annotations
+
+import getpass
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from tenios_async.cli import campaigns
+from tenios_async.cli.connection import Connection
+from tenios_async.cli.options import ConfigId, Flag, Json, Whole
+from tenios_async.cli.output import Output
+from tenios_async.cli.running import run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cyclopts import Token
+
+batch = App(name="batch", help="Call everybody on a list, each at most once, and follow each call to its end.")
+
+_PERIODS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def _rate(_: Any, tokens: Sequence[Token]) -> float:
+    """5/s, 300/m, 5000/h, or calls a second."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(?:/(s|m|min|h))?", tokens[0].value)
+    if not found or not float(found[1]):
+        raise ValueError(f"{tokens[0].value!r} is not a rate such as 5/s, 300/m or 5000/h")
+    return float(found[1]) / _PERIODS[found[2] or "s"]
+
+
+def _share(_: Any, tokens: Sequence[Token]) -> float:
+    """5%, or 0.05."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", tokens[0].value)
+    share = float(found[1]) / (100 if found[2] else 1) if found else math.nan
+    if not 0 <= share <= 1:
+        raise ValueError(f"{tokens[0].value!r} is not a share such as 5% or 0.05")
+    return share
+
+
+_Rate = Annotated[float | None, Parameter(converter=_rate)]
+_Share = Annotated[float, Parameter(converter=_share)]
+_Columns = Annotated[list[str] | None, Parameter(name="--column", negative=())]
+_Prefixes = Annotated[list[str] | None, Parameter(name="--prefix", negative=(), allow_leading_hyphen=False)]
+_Called = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
+_Lines = Annotated[list[int] | None, Parameter(name="--line", negative=())]
+_CONNECTION = Connection()
+
+
+def _columns(given: list[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given or ()]
+    for name, _, column in pairs:
+        if not name or not column:
+            raise ValueError("--column takes FIELD=COLUMN, for instance --column callback_number=Telefon")
+    return {name: column for name, _, column in pairs}
+
+
+@batch.command
+def create(
+    contacts: Path,
+    ledger: Path,
+    /,
+    *,
+    config_id: ConfigId = None,
+    region: str | None = None,
+    prefix: _Prefixes = None,
+    column: _Columns = None,
+    opt_out: Path | None = None,
+    rejects: Path | None = None,
+    max_bad: Whole | None = None,
+    json: Json = False,
+) -> int:
+    """Make a campaign of a list of contacts. Nobody is called yet.
+
+    Args:
+        contacts: A CSV file with a header, or JSON lines.
+        ledger: The file to make. From now on it is the campaign: keep it, and do not copy it.
+        config_id: The callback configuration id from the customer portal; it names the agent.
+        region: Two letters, for instance DE: numbers may be written as they are there, and must belong there.
+        prefix: A country that may be called, for instance +49. May be given several times.
+        column: What a column of the file means, for instance callback_number=Telefon. May be given several times.
+        opt_out: A file with numbers that must not be called, one a line.
+        rejects: A file for the lines that were not taken, with the reason; mend it and give it to `tenios batch add`.
+        max_bad: How many bad lines there may be; with more nothing is taken.
+        json: One JSON object a line.
+    """
+    if not config_id:
+        raise ValueError("a callback configuration id is needed: --config-id, or TENIOS_CALLBACK_CONFIG_ID")
+    options = campaigns.Source(contacts, _columns(column), opt_out, rejects, math.inf if max_bad is None else max_bad)
+    output = Output(as_json=json)
+    return run_command(
+        output,
+        lambda: campaigns.create(
+            output, ledger, options, config_id=config_id, region=region, prefixes=tuple(prefix or ())
+        ),
+    )
+
+
+@batch.command
+def add(
+    ledger: Path,
+    contacts: Path,
+    /,
+    *,
+    column: _Columns = None,
+    opt_out: Path | None = None,
+    rejects: Path | None = None,
+    max_bad: Whole | None = None,
+    json: Json = False,
+) -> int:
+    """Add contacts to a campaign that is not running. Who is in it already is not taken again.
+
+    Args:
+        ledger: The campaign.
+        contacts: A CSV file with a header, or JSON lines.
+        column: What a column of the file means, for instance callback_number=Telefon. May be given several times.
+        opt_out: A file with numbers that must not be called, one a line.
+        rejects: A file for the lines that were not taken, with the reason.
+        max_bad: How many bad lines there may be; with more nothing is taken.
+        json: One JSON object a line.
+    """
+    options = campaigns.Source(contacts, _columns(column), opt_out, rejects, math.inf if max_bad is None else max_bad)
+    output = Output(as_json=json)
+    return run_command(output, lambda: campaigns.add(output, ledger, options))
+
+
+@batch.command
+def run(
+    ledger: Path,
+    /,
+    *,
+    rate: _Rate = None,
+    concurrency: Whole = 100,
+    limit: Whole | None = None,
+    hours: str | None = None,
+    tz: str | None = None,
+    stop_file: Path | None = None,
+    max_unknown: _Share = 0.05,
+    report: Path | None = None,
+    dry_run: Flag = False,
+    show_numbers: Flag = False,
+    json: Json = False,
+    connection: Connection = _CONNECTION,
+) -> int:
+    """Call everybody who was not called yet, and follow each call to its end. Ctrl-C stops; the same command goes on.
+
+    Args:
+        ledger: The campaign.
+        rate: Calls placed at most, evenly spaced: 5/s, 300/m or 5000/h.
+        concurrency: Calls under way at once, from being placed to their end; agents can take no more.
+        limit: Place so many calls in this run and no more.
+        hours: When a phone may begin to ring, for instance "Mon-Fri 9-18; Sat 10-14". Needs --tz.
+        tz: The time zone of the hours, for instance Europe/Berlin.
+        stop_file: While this file is there, no call is placed.
+        max_unknown: The share of the last 500 calls that may be in doubt, for instance 5%; with more placing stops.
+        report: Write the HTML report there when the run ends.
+        dry_run: Say what would happen, and call nobody.
+        show_numbers: Show whole phone numbers.
+        json: One JSON object a line.
+    """
+    output = Output(as_json=json)
+    options = campaigns.Run(
+        rate=math.inf if rate is None else rate,
+        concurrency=concurrency,
+        limit=math.inf if limit is None else limit,
+        hours=campaigns.parse_hours(hours, tz),
+        stop_file=stop_file,
+        max_unknown=max_unknown,
+    )
+    if dry_run:
+        return run_command(output, lambda: campaigns.rehearse(output, ledger, options, show_numbers=show_numbers))
+    return run_command(
+        output,
+        lambda: campaigns.run(output, ledger, options, connection.client, report=report, show_numbers=show_numbers),
+    )
+
+
+@batch.command
+def status(ledger: Path, /, *, json: Json = False) -> int:
+    """Show how far a campaign is, also while it runs.
+
+    Args:
+        ledger: The campaign.
+        json: One JSON object a line.
+    """
+    output = Output(as_json=json)
+    return run_command(output, lambda: campaigns.status(output, ledger))
+
+
+@batch.command
+def report(ledger: Path, file: Path, /, *, tz: str | None = None, json: Json = False) -> int:
+    """Write a campaign's report: one HTML file that needs no network.
+
+    Args:
+        ledger: The campaign.
+        file: The file to write; an existing one is replaced.
+        tz: The time zone it is written in; the default is that of this machine.
+        json: One JSON object a line.
+    """
+    output = Output(as_json=json)
+    return run_command(output, lambda: campaigns.report(output, ledger, file, tz=tz))
+
+
+@batch.command
+def resolve(
+    ledger: Path,
+    /,
+    *,
+    line: _Lines = None,
+    number: Annotated[list[str] | None, Parameter(negative=())] = None,
+    all_: Annotated[bool, Parameter(name="--all", negative=())] = False,
+    called: _Called = None,
+    not_called: Flag = False,
+    who: str | None = None,
+    show_numbers: Flag = False,
+    json: Json = False,
+) -> int:
+    """List the calls in doubt, or say what became of some. A call in doubt is never placed again by itself.
+
+    Args:
+        ledger: The campaign.
+        line: The line of the contacts file it is about. May be given several times.
+        number: The phone number it is about. May be given several times.
+        all_: All that are in doubt.
+        called: It was called. With the id of the callback it is followed by the next run; without, it counts as ended.
+        not_called: It was not called: it is queued again.
+        who: Who says so; the default is your user name. It is written down with the time.
+        show_numbers: Show whole phone numbers.
+        json: One JSON object a line.
+    """
+    if called is not None and not_called:
+        raise ValueError("--called and --not-called exclude each other")
+    if called is not None and len(called) > 1:
+        raise ValueError("--called takes one id")
+    if called and (all_ or len(line or ()) + len(number or ()) > 1):
+        raise ValueError("an id belongs to one call: name one --line or one --number")
+    output = Output(as_json=json)
+    which = campaigns.Which(tuple(line or ()), tuple(number or ()), is_all=all_)
+    if called is None and not not_called:
+        return run_command(output, lambda: campaigns.doubts(output, ledger, show_numbers=show_numbers))
+    verdict = campaigns.Verdict(called is not None, called[0] if called else None, who or getpass.getuser())
+    return run_command(output, lambda: campaigns.resolve(output, ledger, which, verdict))
+
+
+@batch.command
+def export(ledger: Path, file: Path, /, *, json: Json = False) -> int:
+    """Write every contact and what became of it, as CSV or JSON lines by the name of the file. Numbers stand in full.
+
+    Args:
+        ledger: The campaign.
+        file: The file to write, ending in .csv, .jsonl or .ndjson; an existing one is replaced.
+        json: One JSON object a line.
+    """
+    output = Output(as_json=json)
+    return run_command(output, lambda: campaigns.export(output, ledger, file))

@@ -1,0 +1,422 @@
+"""What `tenios batch ...` does."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import tempfile
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import attrs
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tenios_async import CallbackStatus, mask_number
+from tenios_async.batch import Campaign, Hours, LedgerError, LedgerFailed, Progress, RowState
+from tenios_async.batch.campaign import campaign_facts
+from tenios_async.batch.contacts import is_json
+from tenios_async.batch.export import write_rows
+from tenios_async.batch.ledger_file import LedgerFile
+from tenios_async.batch.reading import read_figures
+from tenios_async.batch.report import html, table
+from tenios_async.cli.calls import read_callback
+from tenios_async.cli.outcome import Exit, exit_for
+from tenios_async.cli.output import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from tenios_async import TeniosClient, Transition
+    from tenios_async.batch import Row, Taken
+    from tenios_async.cli.output import Output
+
+TOLD_EVERY = 10.0
+"""Seconds between two lines where nothing may change in place."""
+SHOWN_EVERY = 0.25
+"""Seconds between two pictures where it may."""
+
+
+@attrs.frozen
+class Source:
+    """Where contacts come from, and what is done with those that are not taken."""
+
+    contacts: Path
+    columns: dict[str, str]
+    opt_out: Path | None
+    rejects: Path | None
+    max_bad: float
+
+
+@attrs.frozen
+class Run:
+    """How a campaign is run; see `Campaign.run`."""
+
+    rate: float
+    concurrency: int
+    limit: float
+    hours: Hours | None
+    stop_file: Path | None
+    max_unknown: float
+
+
+@attrs.frozen
+class Which:
+    """The rows a person speaks of."""
+
+    lines: tuple[int, ...]
+    numbers: tuple[str, ...]
+    is_all: bool
+
+
+@attrs.frozen
+class Verdict:
+    """What a person says became of a call."""
+
+    was_called: bool
+    callback_id: str | None
+    who: str
+
+
+def parse_hours(text: str | None, tz: str | None) -> Hours | None:
+    """The hours, None for always. Raises `ValueError`."""
+    if text is None:
+        if tz is not None:
+            raise ValueError("--tz says in which zone --hours are; give both")
+        return None
+    if tz is None:
+        raise ValueError("--hours need --tz, for instance --tz Europe/Berlin")
+    return Hours.parse(text, tz=tz)
+
+
+async def create(
+    output: Output, ledger: Path, source: Source, *, config_id: str, region: str | None, prefixes: tuple[str, ...]
+) -> Exit:
+    """Makes a campaign."""
+    taken = await asyncio.to_thread(
+        Campaign.create,
+        ledger,
+        callback_config_id=config_id,
+        region=region,
+        prefixes=prefixes,
+        **attrs.asdict(source),
+    )
+    return _tell_taken(output, taken, ledger, source)
+
+
+async def add(output: Output, ledger: Path, source: Source) -> Exit:
+    """Adds to one."""
+    return _tell_taken(output, await asyncio.to_thread(Campaign.add, ledger, **attrs.asdict(source)), ledger, source)
+
+
+def _tell_taken(output: Output, taken: Taken, ledger: Path, source: Source) -> Exit:
+    output.emit("taken", ledger=str(ledger), rejected=taken.rejected, **attrs.asdict(taken))
+    output.say(f"{taken.taken} contacts are taken into {plain(str(ledger))}; nobody was called yet")
+    for count, what in (
+        (taken.repeated, "are in it already"),
+        (taken.opted_out, "are on the opt-out list"),
+        (taken.bad, "are not contacts that may be called"),
+    ):
+        if count:
+            output.say(f"  {count} {what}")
+    if taken.rejected:
+        where = "give --rejects FILE to see them" if source.rejects is None else f"they are in {source.rejects}"
+        output.say(f"  {plain(where)}")
+    return Exit.OK
+
+
+async def run(
+    output: Output,
+    ledger: Path,
+    options: Run,
+    make_client: Callable[[], TeniosClient],
+    *,
+    report: Path | None,
+    show_numbers: bool,
+) -> Exit:
+    """Works a campaign until it is done or stopped."""
+
+    def tell(row: Row, transition: Transition) -> None:
+        if output.as_json:
+            number = _shown_number(row, in_full=show_numbers)
+            try:
+                output.transition(transition, row=row.id, line=row.line, number=number)
+            except BrokenPipeError:
+                campaign.stop("nobody reads what it says")
+
+    client = make_client()
+    try:
+        async with Campaign(ledger) as campaign, client, _shown(output, campaign):
+            progress = await campaign.run(client, hook=tell, **attrs.asdict(options, recurse=False))
+    except LedgerFailed as failure:
+        for callback in failure.callbacks:
+            output.token(callback)
+        raise
+    except asyncio.CancelledError:
+        output.note("tenios: stopped; nothing more is placed, what is open is kept. The same command goes on")
+        raise
+    finally:
+        _report_at_the_end(output, ledger, report)
+    return _tell_end(output, progress)
+
+
+def _report_at_the_end(output: Output, ledger: Path, report: Path | None) -> None:
+    """Whatever ended the run, and without hiding it."""
+    if report is None:
+        return
+    try:
+        _write(report, _report(ledger, None))
+    except (OSError, LedgerError) as problem:
+        output.note(f"tenios: the report was not written: {problem}")
+
+
+def _shown_number(row: Row, *, in_full: bool) -> str:
+    number = row.request.callback_number
+    return number if in_full else mask_number(number)
+
+
+def _tell_end(output: Output, progress: Progress) -> Exit:
+    open_ = progress.queued + progress.placing + progress.following.total()
+    if progress.cause is not None:
+        code = exit_for(progress.cause)
+    else:
+        code = Exit.TIMED_OUT if open_ else Exit.UNKNOWN if progress.unknown else Exit.OK
+    output.emit("ended", stopped=progress.stopped, exit_code=int(code), **_counts(progress))
+    output.say(_line(progress))
+    if progress.stopped is not None:
+        output.note(f"tenios: placing was stopped: {progress.stopped}")
+    if progress.unknown:
+        output.note(f"tenios: {progress.unknown} calls are in doubt: see `tenios batch resolve`")
+    return code
+
+
+class _shown:  # noqa: N801  # a context manager
+    """Shows how far a campaign is for as long as it runs."""
+
+    def __init__(self, output: Output, campaign: Campaign) -> None:
+        self._output = output
+        self._campaign = campaign
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._show())
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None  # noqa: S101  # entered
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _show(self) -> None:
+        output, campaign = self._output, self._campaign
+        if not output.is_live:
+            while True:
+                await asyncio.sleep(TOLD_EVERY)
+                output.emit("progress", **_counts(campaign.progress))
+                output.say(_line(campaign.progress))
+        with Live(console=output.console, transient=True, auto_refresh=False) as live:
+            while True:
+                live.update(Text.from_markup(_line(campaign.progress)), refresh=True)
+                await asyncio.sleep(SHOWN_EVERY)
+
+
+def _counts(progress: Progress) -> dict[str, Any]:
+    return {
+        "total": progress.total,
+        "queued": progress.queued,
+        "placing": progress.placing,
+        "following": {str(status or "PLACED"): count for status, count in progress.following.items() if count},
+        "finished": {str(status or "UNOBSERVED"): count for status, count in progress.finished.items() if count},
+        "refused": progress.refused,
+        "unknown": progress.unknown,
+        "placed_now": progress.placed_now,
+        "polls": progress.polls,
+        "seconds": round(progress.seconds, 3),
+        "waiting_for": progress.waiting_for,
+    }
+
+
+def _line(progress: Progress) -> str:
+    """How far it is, in one line of rich markup."""
+    following, finished = progress.following, progress.finished
+    ringing = following[CallbackStatus.CALLING_A] + following[CallbackStatus.CALLING_B]
+    failed = finished[CallbackStatus.CALL_A_FAILED] + finished[CallbackStatus.CALL_B_FAILED]
+    done = progress.total - progress.queued - progress.placing
+    parts = [
+        f"[bold]{done}[/] of {progress.total} placed",
+        f"[cyan]{ringing} ringing[/]",
+        f"[bold green]{following[CallbackStatus.CONNECTED]} talking[/]",
+        f"[green]{finished[CallbackStatus.DISCONNECTED]} talked[/]",
+        f"[red]{failed} not reached[/]",
+        f"{progress.refused} refused",
+        f"[yellow]{progress.unknown} in doubt[/]" if progress.unknown else "none in doubt",
+    ]
+    if progress.seconds and progress.placed_now and (progress.queued or progress.placing):
+        parts.append(f"{progress.placed_now / progress.seconds:.1f}/s")
+    if progress.queued and (left := progress.seconds_left) is not None:
+        parts.append(f"{_lasting(left)} left")
+    if progress.waiting_for is not None:
+        parts.append(f"waiting for {plain(progress.waiting_for)}")
+    if progress.stopped is not None:
+        parts.append("[yellow]placing was stopped[/]")
+    return " · ".join(parts)
+
+
+def _lasting(seconds: float) -> str:
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+async def rehearse(output: Output, ledger: Path, options: Run, *, show_numbers: bool) -> Exit:
+    """Says what a run would do."""
+    with LedgerFile.read(ledger) as file:
+        campaign_facts(file)
+        counts = file.counts()
+        first = file.queued(5)
+    queued, placed = counts[RowState.QUEUED], counts[RowState.PLACED]
+    now = min(queued, options.limit)
+    seconds = None if math.isinf(options.rate) else now / options.rate
+    opens_at = None
+    if options.hours is not None and not options.hours.is_open(datetime.now(UTC)):
+        opens_at = options.hours.opens_at(datetime.now(UTC))
+    is_stopped = options.stop_file is not None and options.stop_file.exists()
+    output.emit(
+        "rehearsed",
+        would_call=now,
+        queued=queued,
+        would_follow=placed,
+        in_doubt=counts[RowState.UNKNOWN] + counts[RowState.SENDING],
+        seconds=seconds,
+        opens_at=None if opens_at is None else opens_at.isoformat(),
+        is_stopped=is_stopped,
+    )
+    output.say(f"would call {now:g} contacts, and follow {placed} that are placed; nobody was called")
+    for row in first:
+        output.say(f"  {_shown_number(row, in_full=show_numbers)}")
+    if seconds is not None:
+        output.say(f"in {_lasting(seconds)} at least, by the rate")
+    if opens_at is not None:
+        output.say(f"not before {opens_at:%Y-%m-%d %H:%M %Z}, by the hours")
+    if is_stopped:
+        output.say("nothing while the stop file is there")
+    return Exit.OK
+
+
+async def status(output: Output, ledger: Path) -> Exit:
+    """Shows the figures."""
+    with LedgerFile.read(ledger) as file:
+        campaign_facts(file)
+        figures = read_figures(file, datetime.now().astimezone())
+    output.emit("status", **{str(outcome).lower(): count for outcome, count in figures.outcomes.items()})
+    if not output.as_json:
+        shown = Table(box=None, show_header=False, pad_edge=False)
+        for label, value in table(figures):
+            shown.add_row(plain(label), plain(value))
+        output.console.print(shown)
+    return Exit.OK
+
+
+async def report(output: Output, ledger: Path, file: Path, *, tz: str | None) -> Exit:
+    """Writes the HTML report."""
+    _write(file, await asyncio.to_thread(_report, ledger, tz))
+    output.emit("reported", file=str(file))
+    output.say(f"the report is in {plain(str(file))}")
+    return Exit.OK
+
+
+def _report(ledger: Path, tz: str | None) -> str:
+    now = datetime.now().astimezone()
+    if tz is not None:
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415
+
+        try:
+            now = now.astimezone(ZoneInfo(tz))
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"--tz: there is no time zone {tz!r}") from None
+    with LedgerFile.read(ledger) as file:
+        campaign_facts(file)
+        return html(read_figures(file, now))
+
+
+async def doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
+    """Lists the calls in doubt."""
+    with LedgerFile.read(ledger) as file:
+        rows = list(file.rows(RowState.UNKNOWN))
+    shown = Table("line", "number", "about to leave at", "why", box=None, pad_edge=False)
+    for row in rows:
+        number = _shown_number(row, in_full=show_numbers)
+        at, reason = row.standing.intended_at, row.standing.reason or ""
+        output.emit("doubt", line=row.line, number=number, at=None if at is None else at.isoformat(), reason=reason)
+        when = "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
+        shown.add_row("" if row.line is None else str(row.line), number, when, plain(reason))
+    if not output.as_json:
+        output.console.print(shown if rows else "nothing is in doubt")
+        if rows:
+            output.say("say what became of them: --line LINE --called [ID], or --not-called")
+    return Exit.OK
+
+
+async def resolve(output: Output, ledger: Path, which: Which, verdict: Verdict) -> Exit:
+    """Writes down what a person says."""
+    callback = None if verdict.callback_id is None else read_callback(verdict.callback_id)
+    with LedgerFile.read(ledger) as file:
+        rows = _chosen(list(file.rows(RowState.UNKNOWN)), which)
+        now = datetime.now(UTC)
+        with file.transaction():
+            for row in rows:
+                file.resolve(row, now, who=verdict.who, was_called=verdict.was_called, callback=callback)
+    what = "called" if verdict.was_called else "not called, and queued again"
+    output.emit("resolved", rows=[row.id for row in rows], was_called=verdict.was_called, who=verdict.who)
+    output.say(f"{len(rows)} written down as {what}, by {plain(verdict.who)}")
+    return Exit.OK
+
+
+def _chosen(rows: list[Row], which: Which) -> list[Row]:
+    """Those in doubt that a person speaks of. Raises `ValueError` where one of them is not in doubt."""
+    if which.is_all:
+        return rows
+    lines, numbers = {row.line: row for row in rows}, {row.request.callback_number: row for row in rows}
+    found = [(f"line {line}", lines.get(line)) for line in which.lines]
+    found += [(mask_number(number), numbers.get(number)) for number in which.numbers]
+    if not found:
+        raise ValueError("say which: --line LINE, --number NUMBER or --all")
+    if missing := [name for name, row in found if row is None]:
+        raise ValueError(f"not in doubt, or not in this campaign: {', '.join(missing)}")
+    return [row for _, row in found if row is not None]
+
+
+async def export(output: Output, ledger: Path, file: Path) -> Exit:
+    """Writes every row."""
+    count = await asyncio.to_thread(_export, ledger, file)
+    output.emit("exported", file=str(file), rows=count)
+    output.say(f"{count} contacts are in {plain(str(file))}, with whole numbers")
+    return Exit.OK
+
+
+def _export(ledger: Path, file: Path) -> int:
+    if not is_json(file) and file.suffix.lower() != ".csv":
+        raise ValueError(f"{file.name} says neither .csv nor .jsonl")
+    with LedgerFile.read(ledger) as source, source.snapshot(), _replacing(file) as part:
+        return write_rows(file, part, source.rows(), source.extras())
+
+
+def _write(file: Path, text: str) -> None:
+    with _replacing(file) as part:
+        part.write(text)
+
+
+@contextmanager
+def _replacing(file: Path) -> Generator[IO[str]]:
+    """Replaces a file in one step, readable by its owner only; whoever reads it meanwhile sees the old or the new."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as part:
+            yield part
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
