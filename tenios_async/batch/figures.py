@@ -241,10 +241,15 @@ _WIDTHS = (
 )
 
 
+def round_width(least: float, *, of: int = 1) -> int:
+    """Seconds: the shortest width that people count time in, at least `least` (s) and a multiple of `of` (s)."""
+    longest = math.lcm(_WIDTHS[-1], of)
+    return next((w for w in _WIDTHS if w >= least and w % of == 0), longest * math.ceil(least / longest))
+
+
 def bucket_width(span: float) -> int:
     """Seconds: the shortest round width by which a span (s) lies in at most 60 buckets, wherever it begins."""
-    least = span / (MAX_BUCKETS - 1)  # a span may begin within a bucket, and then needs one more
-    return next((width for width in _WIDTHS if width >= least), 7 * _DAY * math.ceil(least / (7 * _DAY)))
+    return round_width(span / (MAX_BUCKETS - 1))  # it may begin within a bucket, and then needs one more
 
 
 @attrs.frozen

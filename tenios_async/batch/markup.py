@@ -85,7 +85,7 @@ class Part:
     name: str
 
 
-def rect(x: float, y: float, width: float, height: float, look: str, hint: str = "") -> Markup:
+def rect(x: float, y: float, width: float, height: float, look: str, *, hint: str = "") -> Markup:
     """A rectangle (x and width in per cent), with what a pointer that rests on it is told."""
     hints = [element("title", hint)] if hint else []
     return element(
@@ -117,7 +117,7 @@ def strip(parts: Sequence[Part], height: float) -> list[Markup]:
     shapes, x = [rect(0, 0, 100, height, "track")], 0.0
     for part, share in zip(parts, shares([part.count for part in parts]), strict=True):
         if part.count:
-            shapes.append(rect(x, 0, share, height, f"{part.look} part", f"{part.name}: {part.count:,}"))
+            shapes.append(rect(x, 0, share, height, f"{part.look} part", hint=f"{part.name}: {part.count:,}"))
         x += share
     return shapes
 
@@ -136,14 +136,14 @@ def bars(parts: Sequence[Part], whole: int, notes: Sequence[str]) -> list[Markup
             text(0, y + 15, part.name),
             text(100, y + 15, note, anchor="end"),
             rect(0, y + 22, 100, 12, "track"),
-            rect(0, y + 22, share, 12, part.look, f"{part.name}: {part.count:,}"),
+            rect(0, y + 22, share, 12, part.look, hint=f"{part.name}: {part.count:,}"),
         ]
     return shapes
 
 
 def scale(largest: int) -> list[int]:
-    """Round numbers from 0 to at least `largest` for the lines of a picture, at most five of them."""
-    least = max(1, math.ceil(largest / 4))
+    """Round numbers from 0 to at least `largest` for the lines of a picture, at most seven of them."""
+    least = max(1, math.ceil(largest / 6))
     power = 10 ** (len(str(least)) - 1)
     step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= least)
     return list(range(0, largest + step, step))
@@ -166,5 +166,5 @@ def column(x: float, width: float, bottom: float, per_count: float, parts: Itera
         if part.count:
             height = max(part.count * per_count, 1.0)
             y -= height
-            shapes.append(rect(x, y, width, height, f"{part.look} part", f"{part.name}: {part.count:,}"))
+            shapes.append(rect(x, y, width, height, f"{part.look} part", hint=f"{part.name}: {part.count:,}"))
     return shapes

@@ -14,7 +14,17 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from tenios_async import CallbackStatus
-from tenios_async.batch.figures import BINS, EDGES, Figures, Histogram, Outcome, Timeline, bounds_of
+from tenios_async.batch.figures import (
+    BINS,
+    EDGES,
+    Figures,
+    Histogram,
+    Outcome,
+    TimeAxis,
+    Timeline,
+    bounds_of,
+    round_width,
+)
 from tenios_async.batch.markup import (
     BAR_PITCH,
     Child,
@@ -115,7 +125,8 @@ def _lede(figures: Figures) -> str:
         return "There are no contacts in this campaign."
     if rows.queued == rows.total:
         return f"Nobody has been called yet. {_are(rows.queued, 'contact')} still to come."
-    reached = f"{plural(outcomes[Outcome.TALKED], 'person', 'people')} of {number(rows.total)} reached."
+    talked = outcomes[Outcome.TALKED]
+    reached = f"{number(talked)} of {plural(rows.total, 'contact')} {'was' if talked == 1 else 'were'} reached."
     doubt = f" {_are(rows.unknown, 'contact')} in doubt and wait for your decision." if rows.unknown else ""
     rest = f" {_are(to_come, 'contact')} still to come." if to_come else " Nobody is left to call."
     return reached + doubt + rest
@@ -173,7 +184,14 @@ def _doubts(figures: Figures) -> Markup:
         return Markup()
     shown = figures.doubts
     zone_ = figures.generated_at.tzinfo
-    rows = [[_line(d.line), element("span", d.number, class_="fixed"), _when(d.at, zone_), d.reason] for d in shown]
+    rows = [
+        [
+            "" if doubt.line is None else str(doubt.line),
+            element("span", doubt.number, class_="fixed"),
+            join([_when(doubt.at, zone_), " ", element("span", doubt.reason, class_="why")]),
+        ]
+        for doubt in shown
+    ]
     rest = f"The first {number(len(shown))} of {number(total)}." if len(shown) < total else "All of them."
     return _section(
         f"In doubt: {number(total)}",
@@ -185,7 +203,7 @@ def _doubts(figures: Figures) -> Markup:
             class_="alarm",
         ),
         _ways(figures.ledger, next((doubt.line for doubt in shown if doubt.line is not None), None)),
-        _table(("Line", "Number", f"When ({zone(figures.generated_at)})", "Why"), rows, rest, figures_in=(0,)),
+        _table(("Line", "Number", f"When ({zone(figures.generated_at)}) and why"), rows, rest, figures_in=(0,)),
     )
 
 
@@ -289,8 +307,7 @@ def _columns(timeline: Timeline, seen: Sequence[Outcome], zone_: tzinfo | None) 
     for slot, bucket in enumerate(timeline.buckets):
         parts = [_part(outcome, bucket.get(outcome, 0)) for outcome in seen]
         shapes += column(slot * width + width * 0.08, width * 0.84, _PLOT_BOTTOM, per_count, parts)
-    step = math.ceil(slots / _MOST_TICKS)
-    for tick, slot in enumerate(range(0, slots, step)):
+    for tick, slot in enumerate(_ticks(axis, slots, zone_)):
         label = _tick(axis.begin(slot).astimezone(zone_), axis.width, slots)
         x, look = slot * width, "tick roomy" if tick % 2 else "tick"
         shapes += [
@@ -298,6 +315,14 @@ def _columns(timeline: Timeline, seen: Sequence[Outcome], zone_: tzinfo | None) 
             text(x, _PLOT_BOTTOM + 20, label, look=look),
         ]
     return shapes
+
+
+def _ticks(axis: TimeAxis, slots: int, zone_: tzinfo | None) -> list[int]:
+    """The buckets that begin at round times, a few of them."""
+    step = round_width(slots * axis.width / _MOST_TICKS, of=axis.width) // axis.width
+    midnight = axis.begin(0).astimezone(zone_).replace(hour=0, minute=0, second=0)
+    past = axis.bucket(midnight) % step
+    return list(range(past, slots, step))
 
 
 def _tick(at: datetime, width: int, slots: int) -> str:
@@ -372,7 +397,7 @@ def _panel(status: str, histogram: Histogram) -> Markup:
         if count:
             height = max(count / highest * (_PANEL_HEIGHT - 8), 1.0)
             hint = f"{_bin(index)}: {count:,}"
-            shapes.append(rect(index * width, _PANEL_HEIGHT - height, width, height, "stage part", hint))
+            shapes.append(rect(index * width, _PANEL_HEIGHT - height, width, height, "stage part", hint=hint))
     shapes.append(line(_place(median), 0, _place(median), _PANEL_HEIGHT, "median"))
     for seconds, label in _TICKS:
         x = _place(seconds)
@@ -463,10 +488,6 @@ def _when(at: datetime | None, zone_: tzinfo | None) -> Markup:
         return element("span", "not known", class_="note")
     local = at.astimezone(zone_)
     return element("time", moment(local), datetime=local.isoformat(timespec="seconds"), class_="fixed")
-
-
-def _line(row: int | None) -> str:
-    return "" if row is None else str(row)
 
 
 def _look(outcome: Outcome) -> str:
