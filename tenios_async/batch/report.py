@@ -127,7 +127,7 @@ def _lede(figures: Figures) -> str:
         return f"Nobody has been called yet. {_are(rows.queued, 'contact')} still to come."
     talked = outcomes[Outcome.TALKED]
     reached = f"{number(talked)} of {plural(rows.total, 'contact')} {'was' if talked == 1 else 'were'} reached."
-    doubt = f" {_are(rows.unknown, 'contact')} in doubt and wait for your decision." if rows.unknown else ""
+    doubt = f" {_are(rows.unknown, 'contact')} in doubt, for you to decide." if rows.unknown else ""
     rest = f" {_are(to_come, 'contact')} still to come." if to_come else " Nobody is left to call."
     return reached + doubt + rest
 
@@ -192,7 +192,7 @@ def _doubts(figures: Figures) -> Markup:
         ]
         for doubt in shown
     ]
-    rest = f"The first {number(len(shown))} of {number(total)}." if len(shown) < total else "All of them."
+    rest = f"{number(len(shown))} of them are listed here." if len(shown) < total else ""
     return _section(
         f"In doubt: {number(total)}",
         element(
@@ -271,7 +271,8 @@ def _bars(key: str, title: str, parts: Sequence[Part], whole: int) -> Markup:
 
 _PLOT_TOP, _PLOT_BOTTOM, _PLOT_HEIGHT = 12.0, 220.0, 250.0
 _FEWEST_SLOTS = 12  # one column alone would fill the picture
-_MOST_TICKS = 6
+_MOST_TICKS = 8
+_TICKS_PER_LABEL = 3  # on a small screen
 
 
 def _timeline(figures: Figures) -> Markup:
@@ -309,10 +310,11 @@ def _columns(timeline: Timeline, seen: Sequence[Outcome], zone_: tzinfo | None) 
         shapes += column(slot * width + width * 0.08, width * 0.84, _PLOT_BOTTOM, per_count, parts)
     for tick, slot in enumerate(_ticks(axis, slots, zone_)):
         label = _tick(axis.begin(slot).astimezone(zone_), axis.width, slots)
-        x, look = slot * width, "tick roomy" if tick % 2 else "tick"
+        x, look = slot * width, "tick roomy" if tick % _TICKS_PER_LABEL else "tick"
+        anchor = "start" if x < 8 else "end" if x > 92 else "middle"  # noqa: PLR2004  # per cent: none sticks out
         shapes += [
             line(x, _PLOT_BOTTOM, x, _PLOT_BOTTOM + 5, f"axis {look}"),
-            text(x, _PLOT_BOTTOM + 20, label, look=look),
+            text(x, _PLOT_BOTTOM + 20, label, anchor=anchor, look=look),
         ]
     return shapes
 
@@ -377,7 +379,7 @@ def _times(figures: Figures) -> Markup:
         "Time in each state",
         element(
             "p",
-            "As the polls saw it, on a scale where each step is a multiple of the one before. The line is the median.",
+            "As the polls saw it, on a logarithmic scale. The line marks the median.",
             class_="note",
         ),
         element("div", *panels, class_="panels"),
@@ -405,8 +407,8 @@ def _panel(status: str, histogram: Histogram) -> Markup:
             line(x, _PANEL_HEIGHT, x, _PANEL_HEIGHT + 4, "axis"),
             text(x, _PANEL_HEIGHT + 18, label, anchor="middle", look="tick"),
         ]
-    over = "over " if median >= EDGES[-1] else ""
-    said = f"median {over}{lasting(median)}, mean {lasting(mean)}, {plural(histogram.count, 'call')}"
+    about = "over" if median >= EDGES[-1] else "about"
+    said = f"median {about} {lasting(median)}, mean {lasting(mean)}, {plural(histogram.count, 'call')}"
     return element(
         "figure",
         element("h3", STAGES[status]),
@@ -434,6 +436,8 @@ def _edge(seconds: float) -> str:
 
 
 def _watching(figures: Figures) -> Markup:
+    if not figures.polls:
+        return Markup()
     return _section("Polls", element("p", f"{_polls(figures)}.", class_="note"))
 
 
