@@ -272,7 +272,7 @@ class TimeAxis:
         offset = first.utcoffset()
         if offset is None:
             raise ValueError("first and last must have a time zone")
-        width = bucket_width((last - first).total_seconds())
+        width = bucket_width(last.timestamp() - first.timestamp())
         local = first.timestamp() + offset.total_seconds()
         start = math.floor(local / width) * width - offset.total_seconds()
         count = math.floor((last.timestamp() - start) / width) + 1
