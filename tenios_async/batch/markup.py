@@ -76,6 +76,11 @@ def picture(key: str, title: str, description: str, height: float, shapes: Itera
     )
 
 
+def decoration(shapes: Iterable[Markup], look: str) -> Markup:
+    """A drawing that says nothing that does not stand beside it. The style sheet gives it its size."""
+    return element("svg", *shapes, class_=look, aria_hidden="true")
+
+
 @attrs.frozen
 class Part:
     """A part of a picture: how much there is of it, how it looks (a class of the style sheet), and its name."""
@@ -143,7 +148,8 @@ def bars(parts: Sequence[Part], whole: int, notes: Sequence[str]) -> list[Markup
 
 def scale(largest: int) -> list[int]:
     """Round numbers from 0 to at least `largest` for the lines of a picture, at most seven of them."""
-    least = max(1, math.ceil(largest / 6))
+    largest = max(largest, 1)
+    least = math.ceil(largest / 6)
     power = 10 ** (len(str(least)) - 1)
     step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= least)
     return list(range(0, largest + step, step))

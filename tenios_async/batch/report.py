@@ -32,6 +32,7 @@ from tenios_async.batch.markup import (
     Part,
     bars,
     column,
+    decoration,
     element,
     grid,
     join,
@@ -279,8 +280,10 @@ def _timeline(figures: Figures) -> Markup:
     timeline = figures.timeline
     if timeline is None:
         return Markup()
-    zone_ = figures.generated_at.tzinfo
     seen = [outcome for outcome in Outcome if any(bucket.get(outcome, 0) for bucket in timeline.buckets)]
+    if not seen:
+        return Markup()
+    zone_ = figures.generated_at.tzinfo
     axis = timeline.axis
     width, last = lasting(axis.width), axis.begin(axis.count)
     said = f"From {_at(axis.start, figures)} to {_at(last, figures)}, in steps of {width}. The numbers follow."
@@ -340,22 +343,17 @@ def _refused(figures: Figures) -> Markup:
     refusals = _refusals(figures)
     if not refusals:
         return Markup()
-    whole = figures.rows.refused
-    rows: list[list[Child]] = []
-    for index, (reason, count) in enumerate(refusals):
-        bar = picture(
-            f"refusal-{index}",
-            "Share of refusals",
-            share(count, whole),
-            12,
-            [rect(0, 0, 100, 12, "track"), rect(0, 0, 100 * count / max(whole, count), 12, "refused")],
-        )
-        rows.append([join([element("span", reason), element("figure", bar)]), number(count), share(count, whole)])
+    whole = sum(figures.refusals.values())
+    rows = [[join([reason, _bar(count, whole)]), number(count), share(count, whole)] for reason, count in refusals]
     return _section(
-        f"Refused by TENIOS: {number(whole)}",
+        f"Refused by TENIOS: {number(figures.rows.refused)}",
         element("p", "No phone rang. Mend the cause before these contacts go into another campaign.", class_="note"),
         _table(("Reason", "Contacts", "Share"), rows),
     )
+
+
+def _bar(count: int, whole: int) -> Markup:
+    return decoration([rect(0, 0, 100, 12, "track"), rect(0, 0, 100 * count / whole, 12, "refused")], "bar")
 
 
 def _refusals(figures: Figures) -> list[tuple[str, int]]:
@@ -503,8 +501,7 @@ def _part(outcome: Outcome, count: int) -> Part:
 
 
 def _swatch(look: str) -> Markup:
-    square = element("rect", width="100%", height="100%", class_=look)
-    return element("svg", square, class_="swatch", aria_hidden="true")
+    return decoration([element("rect", width="100%", height="100%", class_=look)], "swatch")
 
 
 def _section(title: str, *children: Child) -> Markup:
