@@ -14,7 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -29,6 +29,11 @@ _NUMBER = re.compile(r"(?:\+|00)[1-9][0-9]{5,14}")
 def mask_numbers(text: str) -> str:
     """The text with every international phone number in it masked. Servers may repeat a number in what they say."""
     return _NUMBER.sub(lambda found: mask_number(found[0]), text)
+
+
+def _aware(_: object, field: attrs.Attribute[Any], value: datetime | None) -> None:
+    if value is not None and value.utcoffset() is None:
+        raise ValueError(f"{field.name} must have a time zone")
 
 
 class Outcome(enum.StrEnum):
@@ -262,7 +267,7 @@ class TimeAxis:
         count: how many buckets there are.
     """
 
-    start: datetime
+    start: datetime = attrs.field(validator=_aware)
     width: int
     count: int
 
@@ -323,7 +328,7 @@ class Doubt:
 
     line: int | None
     number: str = attrs.field(converter=mask_number)
-    at: datetime | None
+    at: datetime | None = attrs.field(validator=_aware)
     reason: str = attrs.field(converter=mask_numbers)
 
 
@@ -360,9 +365,9 @@ class Figures:
     ledger: str
     source: str
     callback_config_id: str | None
-    created_at: datetime
-    first_placed_at: datetime | None
-    generated_at: datetime
+    created_at: datetime = attrs.field(validator=_aware)
+    first_placed_at: datetime | None = attrs.field(validator=_aware)
+    generated_at: datetime = attrs.field(validator=_aware)
     rows: Rows = Rows()
     rejected: int = 0
     funnel: Funnel = Funnel()

@@ -193,7 +193,8 @@ def _doubts(figures: Figures) -> Markup:
         ]
         for doubt in shown
     ]
-    rest = f"{number(len(shown))} of them are listed here." if len(shown) < total else ""
+    head = ("Line", "Number", f"When ({zone(figures.generated_at)}) and why")
+    rest = f"The first {number(len(shown))} of {number(total)}." if len(shown) < total else ""
     return _section(
         f"In doubt: {number(total)}",
         element(
@@ -204,7 +205,7 @@ def _doubts(figures: Figures) -> Markup:
             class_="alarm",
         ),
         _ways(figures.ledger, next((doubt.line for doubt in shown if doubt.line is not None), None)),
-        _table(("Line", "Number", f"When ({zone(figures.generated_at)}) and why"), rows, rest, figures_in=(0,)),
+        _table(head, rows, rest, numeric=(0,)) if rows else "",
     )
 
 
@@ -336,7 +337,7 @@ def _tick(at: datetime, width: int, slots: int) -> str:
         return f"{at:%Y-%m-%d}"
     if width * slots > day:
         return f"{at:%m-%d %H:%M}"
-    return f"{at:%H:%M}" if width >= 60 else f"{at:%H:%M:%S}"  # noqa: PLR2004  # seconds
+    return f"{at:%H:%M:%S}" if width % 60 else f"{at:%H:%M}"
 
 
 def _refused(figures: Figures) -> Markup:
@@ -364,9 +365,9 @@ def _refusals(figures: Figures) -> list[tuple[str, int]]:
 
 
 def _times(figures: Figures) -> Markup:
-    timed = {status: figures.time_in_state[status] for status in STAGES if status in figures.time_in_state}
-    panels = [_panel(status, histogram) for status, histogram in timed.items() if histogram.count]
-    if not panels:
+    known = {status: figures.time_in_state.get(status, Histogram()) for status in STAGES}
+    timed = {status: histogram for status, histogram in known.items() if histogram.count}
+    if not timed:
         return Markup()
     rows = [
         [_bin(index), *(number(histogram.counts[index]) for histogram in timed.values())]
@@ -375,12 +376,8 @@ def _times(figures: Figures) -> Markup:
     ]
     return _section(
         "Time in each state",
-        element(
-            "p",
-            "As the polls saw it, on a logarithmic scale. The line marks the median.",
-            class_="note",
-        ),
-        element("div", *panels, class_="panels"),
+        element("p", "As the polls saw it, on a logarithmic scale. The line marks the median.", class_="note"),
+        element("div", *(_panel(status, histogram) for status, histogram in timed.items()), class_="panels"),
         _behind(("Lasting", *timed), rows),
     )
 
@@ -440,11 +437,10 @@ def _watching(figures: Figures) -> Markup:
 
 
 def _polls(figures: Figures) -> str:
-    each = figures.polls_per_callback
-    spent = plural(figures.polls, "status poll")
-    return (
-        spent if each is None else f"{spent}, {each:.1f} for each of {plural(figures.funnel.placed, 'callback')} placed"
-    )
+    spent, each = plural(figures.polls, "status poll"), figures.polls_per_callback
+    if each is None:
+        return spent
+    return f"{spent}, {each:.1f} for each of {plural(figures.funnel.placed, 'callback')} placed"
 
 
 def _foot(figures: Figures) -> Markup:
@@ -471,13 +467,10 @@ def _foot(figures: Figures) -> Markup:
 
 
 def _contacts(figures: Figures) -> str:
-    rejected = figures.rejected
     taken = f"{number(figures.rows.total)} from {figures.source}"
-    return (
-        f"{taken}; {plural(rejected, 'line')} of it {'was' if rejected == 1 else 'were'} rejected"
-        if rejected
-        else taken
-    )
+    if not figures.rejected:
+        return taken
+    return f"{taken}; {plural(figures.rejected, 'line')} of it {'was' if figures.rejected == 1 else 'were'} rejected"
 
 
 def _at(at: datetime, figures: Figures) -> str:
@@ -519,11 +512,11 @@ def _table(
     caption: str = "",
     *,
     total: Sequence[Child] = (),
-    figures_in: Sequence[int] | None = None,
+    numeric: Sequence[int] | None = None,
 ) -> Markup:
-    """A table. All columns but the first hold figures, where it is not said which do."""
-    numeric = range(1, len(head)) if figures_in is None else figures_in
-    looks = ["figure" if index in numeric else "text" for index in range(len(head))]
+    """A table. All columns but the first are numeric, where it is not said which are."""
+    numeric = range(1, len(head)) if numeric is None else numeric
+    looks = ["numeric" if index in numeric else "text" for index in range(len(head))]
 
     def cells(tags: Sequence[str], row: Sequence[Child], **attributes: str) -> list[Markup]:
         return [

@@ -238,9 +238,21 @@ def test_a_bucket_lasts_as_long_when_the_clocks_change():
     assert axis.bucket(last) == 29 * 3600 // axis.width
 
 
-def test_a_time_axis_wants_time_zones():
-    with pytest.raises(ValueError, match="time zone"):
-        TimeAxis.over(NOON.replace(tzinfo=None), NOON.replace(tzinfo=None))
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda at: TimeAxis.over(at, at),
+        lambda at: TimeAxis(at, 1, 1),
+        lambda at: Doubt(1, "", at, ""),
+        lambda at: figures(created_at=at),
+        lambda at: figures(first_placed_at=at),
+        lambda at: figures(generated_at=at),
+    ],
+)
+def test_every_time_has_a_time_zone(make):
+    make(NOON)
+    with pytest.raises(ValueError, match="must have a time zone"):
+        make(NOON.replace(tzinfo=None))
 
 
 def test_a_timeline_counts_what_has_ended():

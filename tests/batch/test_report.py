@@ -291,11 +291,12 @@ def test_the_four_tiles_are_all_contacts():
 
 def test_who_has_doubts_is_told_what_to_do():
     said = words(parsed(html(USUAL)))
-    assert "3 of them are listed here." in said
+    assert "The first 3 of 6." in said
     for way in ("--called ID", "--called", "--not-called"):
         assert f"tenios batch resolve 'winter campaign.db' --line 10 {way}" in said
     assert "--line LINE" in words(parsed(html(ALL_UNKNOWN)))
     assert "resolve" not in words(parsed(html(ONE)))
+    assert len(cells(parsed(html(attrs.evolve(ALL_UNKNOWN, doubts=()))))) == 1
 
 
 @every_sample
