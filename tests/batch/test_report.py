@@ -258,6 +258,7 @@ def test_it_holds_the_numbers_it_was_given():
         ["23 s to 32 s", "77", "0"],
         ["3 min 1 s to 4 min 16 s", "0", "2,048"],
     ]
+    assert "54\u00a0%" in html(USUAL)  # a number and its unit stay on one line
     said = words(root)
     assert "46,000 status polls, 17.3 for each of 2,663 callbacks placed" in said
     assert "3,817 from contacts.csv; 31 lines of it were rejected" in said
@@ -305,8 +306,16 @@ def test_no_number_stands_in_full(figures):
     assert not re.search(r"\+[0-9]{5}", str(table(figures)))
 
 
-def test_a_campaign_without_calls_has_no_empty_pictures():
-    assert [node.get("class") for node in parsed(html(EMPTY)).iter("svg") if node.get("role")] == ["standing"]
+def test_what_there_is_nothing_to_say_about_is_left_out():
+    def titles(figures):
+        return [words(node) for node in parsed(html(figures)).iter("h2")]
+
+    assert titles(EMPTY) == ["Where everyone stands", "About this campaign"]
+    assert "Over time" not in titles(SAMPLES["nothing has ended"])
+    assert titles(USUAL) == [
+        *("Where everyone stands", "In doubt: 6", "How far the calls came", "Over time", "Refused by TENIOS: 45"),
+        *("Time in each state", "Polls", "About this campaign"),
+    ]
 
 
 def test_the_size_does_not_grow_with_the_campaign():
@@ -368,7 +377,13 @@ def test_reasons_beyond_the_first_are_summed_up():
 
 @pytest.mark.parametrize(
     ("hours", "first", "count"),
-    [(0.001, "09:00:00", 6), (6, "09:00", 7), (50, "11-23 12:00", 4), (24 * 40, "2026-11-23", 6)],
+    [
+        (0.001, "09:00:00", 6),
+        (118 / 3600, "09:00:00", 4),
+        (6, "09:00", 7),
+        (50, "11-23 12:00", 4),
+        (24 * 40, "2026-11-23", 6),
+    ],
 )
 def test_the_times_below_the_timeline_are_few_and_round(hours, first, count):
     timeline = Timeline.of(TimeAxis.over(NINE, NINE + timedelta(hours=hours)), [(0, *ONE_GROUP[0])])
@@ -377,6 +392,39 @@ def test_the_times_below_the_timeline_are_few_and_round(hours, first, count):
     labels = [node.text for node in drawn.iter("text") if node.get("x").endswith("%")]
     assert labels[0] == first
     assert len(labels) == count
+
+
+def test_every_column_of_the_timeline_is_explained():
+    root = parsed(html(USUAL))
+    legend = [(swatch.find("rect").get("class"), words(item)) for item in root.find(".//ul") for swatch in item]
+    (drawn,) = [node for node in root.iter("svg") if node.get("class") == "time"]
+    columns = {(rect.get("class").split()[0], rect.find("title").text.split(":")[0]) for rect in drawn.iter("rect")}
+    assert set(legend) == columns
+    assert len(legend) == 6
+
+
+def panel(durations) -> tuple[ET.Element, str]:
+    figures = attrs.evolve(EMPTY, time_in_state={"CONNECTED": Histogram.of(durations)})
+    (drawn,) = [node for node in parsed(html(figures)).iter("svg") if node.get("class") == "panel"]
+    return drawn, drawn.find("desc").text.replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.13, 1, 190, 8000, 10**6])
+def test_the_median_is_drawn_where_its_bar_is(seconds):
+    drawn, _ = panel([seconds] * 3)
+    (bar,) = drawn.iter("rect")
+    (median,) = [node for node in drawn.iter("line") if node.get("class") == "median"]
+    left, width, x = (float(text.rstrip("%")) for text in (bar.get("x"), bar.get("width"), median.get("x1")))
+    assert left - 0.001 <= x <= left + width + 0.001
+
+
+def test_the_bars_of_a_panel_are_as_high_as_they_count():
+    drawn, said = panel([1.0] * 40 + [10.0] * 20 + [100.0])
+    heights = [float(rect.get("height")) for rect in drawn.iter("rect")]
+    assert heights[1] / heights[0] == pytest.approx(0.5)
+    assert heights[2] >= 1
+    assert said == "median about 1.3 s, mean 5.6 s, 61 calls"
+    assert panel([10**6])[1].startswith("median over 2 h 16 min")
 
 
 def test_the_terminal_says_the_same():
