@@ -389,12 +389,13 @@ _TICKS = ((1, "1 s"), (10, "10 s"), (60, "1 min"), (600, "10 min"), (3600, "1 h"
 def _panel(status: str, histogram: Histogram) -> Markup:
     mean, median = histogram.mean or 0.0, histogram.median or 0.0
     highest, width = max(histogram.counts), 100 / BINS
-    shapes = [line(0, _PANEL_HEIGHT, 100, _PANEL_HEIGHT, "axis")]
+    shapes: list[Markup] = []
     for index, count in enumerate(histogram.counts):
         if count:
             height = max(count / highest * (_PANEL_HEIGHT - 8), 1.0)
             hint = f"{_bin(index)}: {count:,}"
             shapes.append(rect(index * width, _PANEL_HEIGHT - height, width, height, "stage part", hint=hint))
+    shapes.append(line(0, _PANEL_HEIGHT, 100, _PANEL_HEIGHT, "axis"))  # over the bars, whose edges are page-coloured
     shapes.append(line(_place(median), 0, _place(median), _PANEL_HEIGHT, "median"))
     for seconds, label in _TICKS:
         x = _place(seconds)
