@@ -16,7 +16,7 @@ from tenios_async import CallbackRequest
 from tenios_async.batch.cells import guarded, unguarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from pathlib import Path
 
     from tenios_async.batch.numbers import Numbers
@@ -111,24 +111,32 @@ def read_contacts(
     columns = dict(columns or {})
     if unknown := sorted(columns.keys() - set(_FIELDS)):
         raise ValueError(f"there is no field {unknown[0]!r}; fields are {', '.join(_FIELDS)}")
-    records = _json_records(path) if is_json(path) else _csv_records(path)
-    mapping: dict[str, str] | None = None
-    for line, fields, problem in records:
-        if mapping is None or is_json(path):
-            mapping = _mapping(path, line, fields, columns, is_header=mapping is None and not is_json(path))
-        if problem is not None:
-            yield BadRow(line, problem, fields)
-            continue
-        try:
-            request = _request(fields, mapping, callback_config_id, numbers)
-        except ValueError as error:
-            yield BadRow(line, str(error), fields)
-            continue
-        used = set(mapping.values())
-        extra = {name: value for name, value in fields.items() if name not in used and not name.startswith(OURS)}
-        yield Contact(line, request, extra, fields)
-    if mapping is None:
+    is_empty = True
+    if is_json(path):
+        for record in _json_records(path):
+            is_empty = False
+            yield _found(record, _mapping(record[1], columns), callback_config_id, numbers)
+    else:
+        header, records = _csv_records(path)
+        mapping = _mapping_of_header(path, header, columns)
+        for record in records:
+            is_empty = False
+            yield _found(record, mapping, callback_config_id, numbers)
+    if is_empty:
         raise SourceError(path, 1, "there are no contacts in it")
+
+
+def _found(record: _Record, mapping: Mapping[str, str], config_id: str, numbers: Numbers) -> Found:
+    line, fields, problem = record
+    if problem is not None:
+        return BadRow(line, problem, fields)
+    try:
+        request = _request(fields, mapping, config_id, numbers)
+    except ValueError as error:
+        return BadRow(line, str(error), fields)
+    used = set(mapping.values())
+    extra = {name: value for name, value in fields.items() if name not in used and not name.startswith(OURS)}
+    return Contact(line, request, extra, fields)
 
 
 _Record: TypeAlias = tuple[int, dict[str, Any], str | None]
@@ -152,7 +160,8 @@ def _lines(path: Path) -> Iterator[str]:
                 raise SourceError(path, line, "it is not UTF-8; save the file as UTF-8") from None
 
 
-def _csv_records(path: Path) -> Iterator[_Record]:
+def _csv_records(path: Path) -> tuple[list[str], Iterator[_Record]]:
+    """The header, and what follows it."""
     lines = _lines(path)
     head = next(lines, None)
     if head is None:
@@ -170,8 +179,12 @@ def _csv_records(path: Path) -> Iterator[_Record]:
         raise SourceError(path, 1, f"there is no header that can be read ({error})") from None
     if "" in header or len(set(header)) < len(header):
         raise SourceError(path, 1, "every column needs a name of its own in the header")
+    return header, _csv_rows(path, reader, header)
+
+
+def _csv_rows(path: Path, reader: Any, header: list[str]) -> Iterator[_Record]:
     while True:
-        line = reader.line_num + 1
+        line: int = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -210,22 +223,24 @@ def _json_records(path: Path) -> Iterator[_Record]:
             yield line, {f"{OURS}text": text.strip()}, "it is not a JSON object"
 
 
-def _mapping(
-    path: Path, line: int, fields: Mapping[str, Any], columns: Mapping[str, str], *, is_header: bool
-) -> dict[str, str]:
-    """The fields that are there, and the columns that they are in."""
+def _mapping(fields: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """The API's names of fields, and those of the columns that they are in, there or not."""
     mapping = {name: columns.get(name, name) for name in _FIELDS}
-    if is_header and (missing := [column for column in columns.values() if column not in fields]):
-        there = ", ".join(name for name in fields if not name.startswith(OURS))
-        raise SourceError(path, line, f"there is no column {missing[0]!r}; there are {there}")
     if mapping["callback_number"] not in fields:
         guesses = [name for name in fields if name.strip().lower() in _ALIASES]
         if len(guesses) == 1:
             mapping["callback_number"] = guesses[0]
-        elif is_header:
-            raise SourceError(
-                path, line, "no column is called callback_number; say which it is: --column callback_number=NAME"
-            )
+    return mapping
+
+
+def _mapping_of_header(path: Path, header: list[str], columns: Mapping[str, str]) -> dict[str, str]:
+    if missing := [column for column in columns.values() if column not in header]:
+        there = ", ".join(name for name in header if not name.startswith(OURS))
+        raise SourceError(path, 1, f"there is no column {missing[0]!r}; there are {there}")
+    mapping = _mapping(header, columns)
+    if mapping["callback_number"] not in header:
+        say = "say which it is: --column callback_number=NAME"
+        raise SourceError(path, 1, f"no column is called callback_number; {say}")
     return mapping
 
 
