@@ -1,0 +1,193 @@
+"""`tenios batch`: what each command does, says and ends with."""
+
+import json
+import signal
+import sqlite3
+
+import attrs
+import pytest
+
+from tenios_async.simulator import Fault, Manner, Script
+
+AT_ONCE = Script((("DISCONNECTED", 0.0),))
+ENDLESS = Script((("CALLING_A", 0.0), ("CALLING_B", 3600.0)))
+NUMBERS = [f"+4922112345{index}" for index in range(5)]
+
+
+@pytest.fixture
+def ledger(configured, service, tenios, tmp_path, environment):
+    environment.chdir(tmp_path)
+    service._script = AT_ONCE
+    (tmp_path / "contacts.csv").write_text("callback_number,name\n" + "".join(f"{number},x\n" for number in NUMBERS))
+    assert tenios("batch", "create", "contacts.csv", "campaign.db", "--prefix", "+49").code == 0
+    return tmp_path / "campaign.db"
+
+
+def show(done):
+    """Nobody's number is shown unless asked for."""
+    assert not any(number in done.out + done.err for number in NUMBERS)
+    return done
+
+
+def test_create_says_what_it_took_and_calls_nobody(ledger, tenios, service, tmp_path):
+    (tmp_path / "more.csv").write_text(f"Telefon;x\n{NUMBERS[0]};\n+43123456789;\n0221 999999;\n")
+    options = ("--column", "callback_number=Telefon", "--region", "DE", "--rejects", "rejects.csv", "--json")
+    (event,) = tenios("batch", "create", "more.csv", "second.db", *options).events
+    assert (event["taken"], event["bad"], event["repeated"]) == (2, 1, 0)
+    assert "country" in (tmp_path / "rejects.csv").read_text()
+    assert not service.inits
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["create", "contacts.csv", "campaign.db", "--prefix", "+49"], "exists"),
+        (["create", "contacts.csv", "new.db"], "--region"),
+        (["create", "nobody.csv", "new.db", "--prefix", "+49"], "nobody.csv"),
+        (["create", "contacts.csv", "new.db", "--prefix", "+49", "--column", "x"], "--column"),
+        (["create", "contacts.csv", "new.db", "--prefix", "+41", "--max-bad", "2"], "Nothing was taken"),
+        (["run", "missing.db"], "there is no ledger"), (["run", "contacts.csv"], "not a ledger"),
+        (["status", "missing.db"], "there is no ledger"), (["report", "missing.db", "x.html"], "there is no ledger"),
+        (["run", "campaign.db", "--rate", "fast"], "5/s"), (["run", "campaign.db", "--hours", "9-18"], "--tz"),
+        (["run", "campaign.db", "--hours", "late", "--tz", "Europe/Berlin"], "hours"), (["run", "campaign.db", "--max-unknown", "200%"], "5%"),
+        (["run", "campaign.db", "--concurrency", "0"], "concurrency"), (["export", "campaign.db", "x.xls"], ".csv"),
+        (["resolve", "campaign.db", "--called", "--not-called"], "exclude"), (["resolve", "campaign.db", "--called"], "--line"),
+        (["resolve", "campaign.db", "--line", "2", "--not-called"], "not in doubt"),
+        (["report", "campaign.db", "x.html", "--tz", "Mars/Olympus"], "--tz"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_with_a_line_that_says_why(ledger, tenios, service, tmp_path, arguments, says):
+    done = show(tenios("batch", *arguments))
+    assert done.code == 2
+    assert says in done.err
+    assert not service.inits
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_run_calls_everybody_once_and_says_so(ledger, tenios, service, tmp_path):
+    done = show(tenios("batch", "run", "campaign.db", "--report", "report.html"))
+    assert done.code == 0
+    assert service.inits == dict.fromkeys(NUMBERS, 1)
+    assert "5 of 5 placed" in done.out
+    assert "5 talked" in done.out
+    assert "<html" in (tmp_path / "report.html").read_text()
+    assert tenios("batch", "run", "campaign.db").code == 0
+    assert service.inits.total() == 5
+
+
+def test_a_run_in_json(ledger, tenios, service):
+    events = show(tenios("batch", "run", "campaign.db", "--json")).events
+    ends = [event for event in events if event["event"] == "transition"]
+    assert sorted(event["line"] for event in ends) == [2, 3, 4, 5, 6]
+    assert {event["status"] for event in ends} == {"DISCONNECTED"}
+    assert events[-1]["event"] == "ended"
+    assert (events[-1]["finished"], events[-1]["exit_code"]) == ({"DISCONNECTED": 5}, 0)
+
+
+def test_numbers_are_shown_to_who_asks(ledger, tenios):
+    assert NUMBERS[0] in tenios("batch", "run", "campaign.db", "--dry-run", "--show-numbers").out
+    events = tenios("batch", "run", "campaign.db", "--json", "--show-numbers").events
+    assert {event["number"] for event in events if event["event"] == "transition"} == set(NUMBERS)
+
+
+def test_a_rehearsal_calls_nobody(ledger, tenios, service, tmp_path):
+    (tmp_path / "stop").touch()
+    options = ("--dry-run", "--rate", "30/m", "--limit", 3, "--stop-file", "stop")
+    done = show(tenios("batch", "run", "campaign.db", *options))
+    assert (done.code, service.inits.total()) == (0, 0)
+    assert "would call 3" in done.out
+    assert "0:06" in done.out
+    assert "stop file" in done.out
+    (event,) = tenios("batch", "run", "campaign.db", *options, "--json").events
+    assert (event["would_call"], event["seconds"], event["is_stopped"]) == (3, 6, True)
+
+
+def test_a_limit_leaves_the_rest_for_the_next_run(ledger, tenios, service):
+    done = show(tenios("batch", "run", "campaign.db", "--limit", 2))
+    assert done.code == 5
+    assert "as many" in done.err
+    assert service.inits.total() == 2
+    assert tenios("batch", "run", "campaign.db").code == 0
+    assert service.inits == dict.fromkeys(NUMBERS, 1)
+
+
+def test_a_wrong_key_stops_it_and_rings_nobody(ledger, tenios, service, environment):
+    environment.setenv("TENIOS_ACCESS_KEY", "wrong")
+    done = show(tenios("batch", "run", "campaign.db"))
+    assert done.code == 3
+    assert "configuration id" in done.err
+    environment.setenv("TENIOS_ACCESS_KEY", service._access_key)
+    assert tenios("batch", "run", "campaign.db").code == 0
+
+
+def test_doubts_are_listed_and_resolved(ledger, tenios, service):
+    service.fail_init(Fault.lost(Manner.DROP), number=NUMBERS[1])
+    service.fail_init(Fault.lost(Manner.RESET), number=NUMBERS[2])
+    service.fail_init(Fault.error(503), number=NUMBERS[3])
+    done = show(tenios("batch", "run", "campaign.db"))
+    assert done.code == 4
+    assert "3 calls are in doubt" in done.err
+    listed = show(tenios("batch", "resolve", "campaign.db", "--json")).events
+    assert [event["line"] for event in listed] == [3, 4, 5]
+    assert "--not-called" in show(tenios("batch", "resolve", "campaign.db")).out
+    called_id = next(id_ for id_, callback in service.callbacks.items() if callback.number == NUMBERS[1])
+    assert tenios("batch", "resolve", "campaign.db", "--line", 3, "--called", called_id, "--who", "A. Person").code == 0
+    assert tenios("batch", "resolve", "campaign.db", "--number", NUMBERS[2], "--called").code == 0
+    early = tenios("batch", "resolve", "campaign.db", "--line", 5, "--not-called")
+    assert early.code == 2
+    assert "still be on its way" in early.err
+    with sqlite3.connect(ledger) as connection:
+        connection.execute("UPDATE calls SET intended_at = intended_at - 60")
+    connection.close()
+    assert tenios("batch", "resolve", "campaign.db", "--all", "--not-called").code == 0
+    assert tenios("batch", "run", "campaign.db").code == 0
+    assert (service.inits[NUMBERS[1]], service.inits[NUMBERS[2]], service.inits[NUMBERS[3]]) == (1, 1, 2)
+    assert "nothing is in doubt" in tenios("batch", "resolve", "campaign.db").out
+
+
+def test_status_report_and_export_while_it_runs(ledger, tenios, service, start, tmp_path):
+    service._script = ENDLESS
+    running = start("batch", "run", "campaign.db", "--json")
+    for _ in NUMBERS:
+        assert json.loads(running.stdout.readline())["status"] == "CALLING_A"
+    (event,) = tenios("batch", "status", "campaign.db", "--json").events
+    assert (event["under_way"], event["queued"]) == (5, 0)
+    assert "5" in show(tenios("batch", "status", "campaign.db")).out
+    assert tenios("batch", "report", "campaign.db", "report.html", "--tz", "Europe/Berlin").code == 0
+    assert tenios("batch", "export", "campaign.db", "out.jsonl").code == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["callback_number"] for row in rows] == NUMBERS
+    assert {row["tenios_state"] for row in rows} == {"PLACED"}
+    assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o600
+    refused = tenios("batch", "run", "campaign.db")
+    assert (refused.code, "in use" in refused.err) == (2, True)
+    running.send_signal(signal.SIGTERM)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "what is open is kept" in err
+    service._script = AT_ONCE
+    for callback_id, callback in list(service.callbacks.items()):
+        service.callbacks[callback_id] = attrs.evolve(callback, script=AT_ONCE)
+    assert tenios("batch", "run", "campaign.db").code == 0
+    assert service.inits == dict.fromkeys(NUMBERS, 1)
+
+
+def test_added_contacts_are_called_too(ledger, tenios, service, tmp_path):
+    tenios("batch", "run", "campaign.db")
+    (tmp_path / "more.csv").write_text(f"callback_number\n{NUMBERS[0]}\n+49221999999\n")
+    assert "1 contacts are taken" in tenios("batch", "add", "campaign.db", "more.csv").out
+    tenios("batch", "run", "campaign.db")
+    assert service.inits == dict.fromkeys([*NUMBERS, "+49221999999"], 1)
+
+
+def test_a_disk_that_is_full_is_8(ledger, tenios, service, environment):
+    from tenios_async.batch import LedgerFailed
+    from tenios_async.batch.ledger_file import LedgerFile
+
+    def fail(*_):
+        raise LedgerFailed("campaign.db cannot be written: the disk is full")
+
+    environment.setattr(LedgerFile, "change", fail)
+    done = show(tenios("batch", "run", "campaign.db"))
+    assert (done.code, service.inits.total()) == (8, 0)
+    assert "disk is full" in done.err
