@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch bench-monitor clean
+.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,12 @@ bench-watch: $(BENCH) ## what it costs to follow a callback to its end, beside l
 
 bench-monitor: $(BENCH) ## memory, CPU and lag of a hundred thousand callbacks at once; 3 minutes
 	@$(BIN)/python benchmarks/monitor.py $(ARGS)
+
+bench-batch: $(BENCH) ## contacts a second that a campaign works off, beside httpx and gather; 3 minutes
+	@$(BIN)/python benchmarks/campaign.py $(ARGS)
+
+soak: $(READY) ## kill -9 in the middle of campaigns, 3,000 times; ARGS="--kills 10000 --seed 7" for more
+	@$(BIN)/python tests/batch/kills.py $(ARGS)
 
 clean: ## remove what make made
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

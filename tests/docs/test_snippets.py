@@ -51,10 +51,20 @@ def folder(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("language", "code"), blocks("python"))
-def test_python(language, code, monkeypatch, pytester, capsys):
+def test_python(language, code, monkeypatch, pytester, tmp_path, capsys):
     if "def test_" in code:
         pytester.makepyfile(code)
         pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=code.count("def test_"))
+        return
+    if "tenios_async.batch" in code:  # which has a thread that virtual time would not wait for
+        monkeypatch.chdir(tmp_path)  # pytester has gone elsewhere
+        service = Service(script=Script((("DISCONNECTED", 0.0),)))
+        monkeypatch.setenv("TENIOS_ACCESS_KEY", "your-access-key")
+        with respx.mock(base_url="https://api.tenios.com") as router:
+            router.route().mock(side_effect=SimulatorTransport(service).handle_async_request)
+            exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
+        service.assert_nobody_called_twice()
+        assert "DISCONNECTED" in capsys.readouterr().out
         return
     if "SimulatorServer" in code:
         exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
@@ -91,7 +101,8 @@ def test_shell(language, code, monkeypatch, tmp_path):
     monkeypatch.setenv("TENIOS_ACCESS_KEY", "any")
 
     async def simulated(run):
-        async with SimulatorServer(Service(speed=200, script=Script.talk())) as server:
+        script = Script((("DISCONNECTED", 0.0),)) if "batch" in code else Script.talk()
+        async with SimulatorServer(Service(speed=200, script=script)) as server:
             await asyncio.to_thread(run, server.base_url)
 
     for line in code.splitlines():
