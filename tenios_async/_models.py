@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -270,6 +271,13 @@ class AttemptOutcome(enum.StrEnum):
     """Something left, and no answer proves what became of it. A phone may ring."""
 
 
+def _hook(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not callable(value):
+        raise ValueError(f"{attribute.name} must be a function")
+    if attribute.name == "at_send" and inspect.iscoroutinefunction(value):
+        raise ValueError("at_send must be a plain function, which is called and not awaited")
+
+
 @attrs.define(eq=False)
 class CallbackAttempt:
     """Knows, after any exit of `init_callback(attempt=...)` and also after a cancellation, what became of the call.
@@ -277,13 +285,16 @@ class CallbackAttempt:
     For one use; a second raises `ClientMisuse`.
 
     Attributes:
-        before_send: awaited when a connection is in hand and not a byte has left. If it raises, nothing leaves.
+        before_send: awaited once, when a connection is in hand and not a byte has left. If it raises, nothing leaves.
+        at_send: called in the very step in which the request leaves, which may be on another connection and later. If
+            it raises, nothing leaves.
         outcome: None before use.
         callback: the callback, once PLACED.
         error: the error, once REFUSED or UNKNOWN; or why it was NOT_SENT.
     """
 
-    before_send: Callable[[], Awaitable[None]] | None = attrs.field(default=None, repr=False)
+    before_send: Callable[[], Awaitable[None]] | None = attrs.field(default=None, repr=False, validator=_hook)
+    at_send: Callable[[], None] | None = attrs.field(default=None, repr=False, kw_only=True, validator=_hook)
     outcome: AttemptOutcome | None = attrs.field(default=None, init=False)
     callback: Callback | None = attrs.field(default=None, init=False)
     error: BaseException | None = attrs.field(default=None, init=False)

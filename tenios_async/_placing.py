@@ -6,6 +6,7 @@ grace to learn the id, and then goes on being cancelled.
 
 from __future__ import annotations
 
+import inspect
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -156,8 +157,13 @@ class Placing:
 
     async def _before_send(self) -> None:
         if self._attempt.before_send is not None and not self._asked:
-            await self._attempt.before_send()
+            answer = self._attempt.before_send()
+            if not inspect.isawaitable(answer):
+                raise ValueError("before_send must be async: what it gave cannot be awaited; nothing was sent")
+            await answer
             self._asked = True
         if self._stopping:
             raise ClientMisuse("the client was closed before the call was sent; nothing was sent")
+        if self._attempt.at_send is not None:
+            self._attempt.at_send()
         self._departed = True

@@ -59,10 +59,10 @@ async def place(
     `LedgerFailed`. A row that somebody else has moved raises `IllegalMove`, and nothing is sent.
     """
     name = secrets.token_hex(8)
-    is_intended = False
+    is_intended, began = False, 0.0
 
     async def before_send() -> None:
-        nonlocal is_intended
+        nonlocal is_intended, began
         check()
         began = awake()
         with anyio.CancelScope(shield=True):
@@ -72,12 +72,13 @@ async def place(
             except IllegalMove:
                 is_intended = False
                 raise
+
+    def at_send() -> None:
         check()
-        # From here to the write there is no further turn of the event loop.
         if awake() - began > SEND_WITHIN:
             raise NotSent(f"more than {SEND_WITHIN:.0f} s have passed since it was written down; was this suspended?")
 
-    attempt = CallbackAttempt(before_send)
+    attempt = CallbackAttempt(before_send, at_send=at_send)
     try:
         await client.init_callback(row.request, attempt=attempt, timeout=timeout)
     except CallbackOutcomeUnknown:
