@@ -37,6 +37,7 @@ from tenios_async._wire import (
     DEFAULT_BASE_URL,
     STATUS_PATH,
     AccessKey,
+    mask_numbers,
     parse_base_url,
     parse_status,
     status_body,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from tenios_async._errors import WatchInterrupted
     from tenios_async._lifecycle import CallbackStatus
+    from tenios_async._wire import Body
 
 _log = logging.getLogger("tenios_async")
 
@@ -142,7 +144,7 @@ class TeniosClient:
         del access_key
         self._key.check()
         if base_url is None:
-            base_url = os.environ.get("TENIOS_BASE_URL") or DEFAULT_BASE_URL
+            base_url = os.environ.get("TENIOS_BASE_URL", DEFAULT_BASE_URL)
         self._base_url = parse_base_url(base_url, allow_insecure_http=allow_insecure_http)
         self._init_timeout = _timeout(timeout, INIT_TIMEOUT)
         self._status_timeout = _timeout(timeout, STATUS_TIMEOUT)
@@ -280,7 +282,8 @@ class TeniosClient:
             self._placings.discard(placing)
             outcome = attempt.outcome or AttemptOutcome.NOT_SENT
             error = attempt.error if isinstance(attempt.error, TeniosError) else None
-            _log.debug("init ended as %s, callback %s", outcome, attempt.callback and attempt.callback.key)
+            key = attempt.callback and mask_numbers(attempt.callback.key)
+            _log.debug("init ended as %s, callback %s", outcome, key)
             self._tell(Placed(outcome, attempt.callback, error, anyio.current_time() - began))
 
     async def callback_status(self, callback: Callback | int | str, *, timeout: float | None = None) -> CallbackStatus:
@@ -316,7 +319,7 @@ class TeniosClient:
             if self._observers:
                 self._tell(Polled(callback, status, None, self._now() - began))
             if not status.is_known:
-                self._note_strange(status)
+                self._note_strange(status, body)
             return status
         self._tell(Polled(callback, None, error, self._now() - began))
         return error
@@ -384,8 +387,11 @@ class TeniosClient:
                 if self._placings:
                     async with anyio.create_task_group() as group:
                         for placing in self._placings:
-                            group.start_soon(placing.stop)
+                            if not placing.stop_from_within():
+                                group.start_soon(placing.stop)
             finally:  # a native cancellation passes the shield
+                if self._turns is not None:
+                    self._turns.give_up()
                 await self._rooms.aclose()
 
     async def __aenter__(self) -> Self:
@@ -477,11 +483,12 @@ class TeniosClient:
             return None
         return await self._ask(callback, poll.timeout, has_turn=True)
 
-    def _note_strange(self, status: CallbackStatus) -> None:
+    def _note_strange(self, status: CallbackStatus, body: Body) -> None:
         if status in self._strange or len(self._strange) >= _MAX_STRANGE_STATES:
             return
         self._strange.add(status)
-        _log.warning("TENIOS answered a state this version does not know: %r; it is passed on as it is", str(status))
+        shown = body.redact(str(status))
+        _log.warning("TENIOS answered a state this version does not know: %r; it is passed on as it is", shown)
 
     def _tell(self, event: Event) -> None:
         for observer in self._observers:

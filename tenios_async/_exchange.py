@@ -148,9 +148,12 @@ class HttpxExchange:
         self.name: str = self._package.__name__
         self._client = http_client
         self._base_url = base_url
+        self._under_way: set[anyio.CancelScope] = set()
 
     async def aclose(self) -> None:
-        pass
+        """Gives up what is under way. The client stays the caller's."""
+        for scope in self._under_way:
+            scope.cancel()
 
     async def post(
         self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
@@ -173,11 +176,13 @@ class HttpxExchange:
     async def _post(self, path: str, sending: _Sending, deadline: float, *, is_new: bool) -> Reply:
         failure: Exception
         client: httpx.AsyncClient | None = None
+        scope = anyio.CancelScope(deadline=deadline)
+        self._under_way.add(scope)
         try:
-            with anyio.CancelScope(deadline=deadline):
+            with scope:
                 client = await self._take(is_new=is_new)
                 return await self._send(client, path, sending, deadline)
-            failure = TimeoutError("the deadline has passed")
+            failure = TimeoutError("the deadline has passed, or the client was closed")
         except ExchangeFailed:
             raise
         except Exception as error:  # a caller's transport may raise anything
@@ -186,6 +191,7 @@ class HttpxExchange:
             # A cancellation: it goes on without the frames below, whose locals hold the body.
             raise error.with_traceback(None)  # noqa: B904
         finally:
+            self._under_way.discard(scope)
             if client is not None:
                 self._give_back(client, is_new=is_new)
             if sending.is_in_handshake:
@@ -195,12 +201,12 @@ class HttpxExchange:
         timed_out = isinstance(failure, (TimeoutError, self._package.TimeoutException))
         is_stock = client is None or _is_stock(self._package, client, self._base_url + path)
         raise ExchangeFailed(
-            describe(failure, timed_out=timed_out),
+            sending.redact(describe(failure, timed_out=timed_out)),
             sending.progress_after_failure(is_stock=is_stock),
             timed_out=timed_out,
             is_fault=isinstance(failure, (self._package.ConnectError, OSError)) and not _is_certificate(failure),
             was_reused=sending.was_reused,
-        ) from without_frames(failure)
+        ) from without_frames(failure, sending.redact)
 
     async def _send(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> Reply:
         request = self._make_request(client, path, sending, deadline)
@@ -256,6 +262,7 @@ class OwnHttpxExchange(HttpxExchange):
         self._urls: dict[str, httpx.URL] = {}
 
     async def aclose(self) -> None:
+        await super().aclose()
         for client in (*self._placing.all, *self._polling.all):
             await client.aclose()
 
@@ -352,6 +359,10 @@ class _Sending:
         self.length = len(body.encode())
         self.objection: Exception | None = None
         self.objection_traceback: TracebackType | None = None
+
+    def redact(self, text: str) -> str:
+        """What somebody else says about it, without what it holds."""
+        return self._body.redact(text)
 
     @property
     def was_reused(self) -> bool:
@@ -498,7 +509,10 @@ def _is_certificate(failure: BaseException) -> bool:
     return False
 
 
-def without_frames(failure: Exception) -> Exception:
+_HARMLESS = (int, float, type(None))
+
+
+def without_frames(failure: Exception, redact: Callable[[str], str] = str) -> Exception:
     """The failure and all behind it without frames and without what hangs on them: a request, and so the key."""
     todo: list[BaseException] = [failure]
     seen: set[int] = set()
@@ -508,8 +522,13 @@ def without_frames(failure: Exception) -> Exception:
             continue
         seen.add(id(error))
         error.__traceback__ = None
+        error.args = tuple(arg if isinstance(arg, _HARMLESS) else redact(str(arg)) for arg in error.args)
+        if isinstance(error, OSError) and isinstance(error.strerror, str):
+            error.strerror = redact(error.strerror)  # which args alone do not change
         for name, value in list(vars(error).items()):
-            if not isinstance(value, (str, int, float, bool, type(None))):
+            if isinstance(value, str):
+                setattr(error, name, redact(value))
+            elif not isinstance(value, _HARMLESS):
                 setattr(error, name, None)
         todo += [e for e in (error.__cause__, error.__context__) if e is not None]
         if isinstance(error, BaseExceptionGroup):

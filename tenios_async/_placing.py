@@ -63,7 +63,8 @@ class Placing:
         self._chance = chance
         self._asked = False
         self._departed = False
-        self._stopping = False
+        self._stopping = self._is_cancelled = False
+        self._asks_in: int | None = None  # the task in which before_send runs
         self._scope = anyio.CancelScope(shield=True)
         self._over = anyio.Event()
         self._error: BaseException | None = None
@@ -75,6 +76,7 @@ class Placing:
             try:
                 await self._over.wait()
             except anyio.get_cancelled_exc_class():
+                self._is_cancelled = True
                 with anyio.CancelScope(shield=True):
                     await self.stop()
                 raise
@@ -93,6 +95,13 @@ class Placing:
                 await self._over.wait()
         self._scope.cancel()
         await self._over.wait()
+
+    def stop_from_within(self) -> bool:
+        """Where `before_send` itself closes the client, which would wait for itself: then it need only return."""
+        if self._asks_in != anyio.get_current_task().id:
+            return False
+        self._stopping = True
+        return True
 
     async def _work(self) -> None:
         try:
@@ -122,7 +131,8 @@ class Placing:
         elif isinstance(error, ApiError):
             outcome = AttemptOutcome.REFUSED
         self._error = error
-        self._attempt.settle(outcome, error=error)
+        is_reason = not (self._is_cancelled and isinstance(error, ClientMisuse))
+        self._attempt.settle(outcome, error=error if is_reason else None)
 
     async def _place(self) -> Callback:
         for pause in range(RECONNECTS + 1):
@@ -157,10 +167,12 @@ class Placing:
 
     async def _before_send(self) -> None:
         if self._attempt.before_send is not None and not self._asked:
+            self._asks_in = anyio.get_current_task().id
             answer = self._attempt.before_send()
             if not inspect.isawaitable(answer):
                 raise ValueError("before_send must be async: what it gave cannot be awaited; nothing was sent")
             await answer
+            self._asks_in = None
             self._asked = True
         if self._stopping:
             raise ClientMisuse("the client was closed before the call was sent; nothing was sent")

@@ -71,6 +71,7 @@ class PoolExchange:
         self._idle: dict[_Connection, None] = {}  # a stack
         self._waiters: OrderedDict[asyncio.Future[_Connection | None], None] = OrderedDict()
         self._open: set[_Connection] = set()
+        self._preparing: set[anyio.CancelScope] = set()  # of those who have no connection yet
         self._readers: list[AnswerReader] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -104,6 +105,8 @@ class PoolExchange:
             self._sweep.cancel()
         for connection in self._open:
             connection.drop()
+        for scope in self._preparing:
+            scope.cancel()
         while self._waiters:
             self._hand_on(None)
         if self._open:
@@ -123,8 +126,10 @@ class PoolExchange:
         idle_for: float,
     ) -> _Connection:
         """A connection that is up when `before_send` has returned; what that raises comes out as it is."""
+        scope = anyio.CancelScope(deadline=deadline)
+        self._preparing.add(scope)
         try:
-            with anyio.CancelScope(deadline=deadline):
+            with scope:
                 connection = connection or await self._acquire(idle_for)
                 if before_send is not None:
                     await before_send()
@@ -134,8 +139,11 @@ class PoolExchange:
             if connection is not None:
                 self._release(connection)
             raise
+        finally:
+            self._preparing.discard(scope)
         if connection is not None:
             self._release(connection)
+        self._check_open()
         raise ExchangeFailed(describe(TimeoutError(), timed_out=True), Progress.NOT_SENT, timed_out=True)
 
     async def _acquire(self, idle_for: float) -> _Connection:

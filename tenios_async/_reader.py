@@ -14,7 +14,8 @@ MAX_HEADERS = 32 * 1024
 """Bytes of names and values, those of 1xx answers included."""
 MAX_UNPARSED = 2 * MAX_HEADERS
 """Bytes, white space and all, that may come before the headers end; the parser tells of a header when it is whole."""
-
+MAX_BYTES = MAX_UNPARSED + 8 * MAX_BODY
+"""Bytes of all of an answer: a body in chunks of one byte each takes six for one, and trailers are not counted else."""
 
 _NONE = RawHeaders(())
 
@@ -31,6 +32,7 @@ class AnswerReader:
     __slots__ = (
         "_body",
         "_body_bytes",
+        "_bytes",
         "_header_bytes",
         "_headers",
         "_in_headers",
@@ -50,7 +52,7 @@ class AnswerReader:
         """Forgets the answer. Only after one that was clean."""
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: bytes | bytearray = b""
-        self._header_bytes = self._body_bytes = self._unparsed = self._status_code = 0
+        self._header_bytes = self._body_bytes = self._unparsed = self._bytes = self._status_code = 0
         self._in_headers = True
         self.is_whole = self.is_clean = False
         self.problem: str | None = None
@@ -69,10 +71,13 @@ class AnswerReader:
             self.is_clean = False
             if not self.is_whole:
                 self.problem = self.problem or f"what answered does not speak HTTP/1.1 as asked: {error}"
+        self._bytes += len(data)
         if self._in_headers:
             self._unparsed += len(data)
         if self._header_bytes > MAX_HEADERS or self._unparsed > MAX_UNPARSED:
             self.problem = f"the answer's headers are longer than {MAX_HEADERS} bytes"
+        elif self._bytes > MAX_BYTES:
+            self.problem = f"the answer is longer than {MAX_BYTES} bytes on the wire"
 
     def refusal(self) -> str | None:
         """Why the whole answer is not taken, or None."""

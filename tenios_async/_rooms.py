@@ -87,7 +87,7 @@ class Rooms:
 
     async def aclose(self) -> None:
         """Closes what was opened."""
-        for room in (self._pool, self._httpx):
+        for room in (self._callers, self._pool, self._httpx):
             if room is not None:
                 await room.aclose()
 
@@ -95,7 +95,7 @@ class Rooms:
         """Why not the pool, or None."""
         if not self._is_settled:
             self._why_httpx = _why_httpx(self._base_url)
-            self._is_settled = True
+            self._is_settled = _is_trio() or running_asyncio_loop() is not None  # else the loop is yet to come
         return self._why_httpx or what_is_patched()
 
     def _enter_pool(self) -> PoolExchange:
@@ -130,10 +130,14 @@ class Rooms:
         if self._ssl_context is None:
             import httpx  # noqa: PLC0415  # 30 ms, paid where something of it is needed
 
-            self._ssl_context = httpx.create_ssl_context()
+            try:
+                self._ssl_context = httpx.create_ssl_context()
+            except OSError as problem:  # SSLError is one
+                raise ValueError(f"{_TRUST_PROBLEM}: {problem}") from None
         return self._ssl_context
 
 
+_TRUST_PROBLEM = "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be used, and nothing was sent"
 _PROXY_PROBLEM = "the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used, and nothing was sent"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,7 +13,7 @@ from tenios_async._limits import Errand, Pace
 from tenios_async._wire import retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from tenios_async._exchange import Exchange
     from tenios_async._limits import Rate
@@ -30,6 +31,7 @@ class Turns:
 
     def __init__(self, rate: Rate) -> None:
         self._rate = rate
+        self._waiting: set[anyio.CancelScope] = set()
         self._pace: Pace | None = None  # begins with the first request: before it there is no clock
 
     def over(self, exchange: Exchange, *, has_turn: bool = False) -> Exchange:
@@ -42,6 +44,21 @@ class Turns:
         if self._pace is None:
             self._pace = Pace(self._rate, anyio.current_time())
         return self._pace
+
+    @contextmanager
+    def waiting(self, deadline: float) -> Generator[anyio.CancelScope]:
+        """Waits no longer than until the deadline, or until all of this is given up."""
+        with anyio.CancelScope(deadline=deadline) as scope:
+            self._waiting.add(scope)
+            try:
+                yield scope
+            finally:
+                self._waiting.discard(scope)
+
+    def give_up(self) -> None:
+        """Nobody who waits will get a turn."""
+        for scope in self._waiting:
+            scope.cancel()
 
     async def take_for_a_look(self, patience: float) -> bool:
         """Waits for the turn of a look, and says whether it came within so many seconds."""
@@ -82,7 +99,7 @@ class _PacedExchange:
         self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
     ) -> Reply:
         if not self._has_turn:
-            with anyio.CancelScope(deadline=deadline) as scope:
+            with self._turns.waiting(deadline) as scope:
                 await self._turns.take(Errand.CALL if body.dials else Errand.LOOK)
             if scope.cancelled_caught:
                 reason = "no turn came in time under the client's rate limit"

@@ -73,6 +73,14 @@ class AccessKey:
         """The key itself, to look for it in what is shown."""
         return self._reveal()
 
+    def remove_from(self, text: str) -> str:
+        """The text with stars where the key stood, also as JSON or a `repr` of bytes writes it."""
+        key = self._reveal()
+        if len(key) > _TOO_SHORT_TO_BE_A_SECRET:
+            for spelling in (key, json.dumps(key)[1:-1], self._reveal_json()[1:-1], repr(key.encode())[2:-1]):
+                text = text.replace(spelling, "***")
+        return text
+
     def reveal_json(self) -> str:
         """The key as JSON, for the moment it meets the wire."""
         return self._reveal_json()
@@ -107,9 +115,7 @@ class Body:
 
     def redact(self, text: str) -> str:
         """The text without the key, and with whatever looks like a phone number masked."""
-        key = self._key.reveal()
-        text = text.replace(key, "***") if len(key) > _TOO_SHORT_TO_BE_A_SECRET else text
-        return _LIKE_A_NUMBER.sub(lambda found: mask_number(found[0]), text)
+        return mask_numbers(self._key.remove_from(text))
 
     def __repr__(self) -> str:
         return "<Body>"
@@ -119,7 +125,12 @@ class Body:
 
 
 _TOO_SHORT_TO_BE_A_SECRET = 3
-_LIKE_A_NUMBER = re.compile(r"\+?[0-9]{7,}")
+_LIKE_A_NUMBER = re.compile(r"\+[0-9](?:[ ()/.-]{0,2}[0-9]){3,}|[0-9]{7,}")
+
+
+def mask_numbers(text: str) -> str:
+    """The text with whatever looks like a phone number masked."""
+    return _LIKE_A_NUMBER.sub(lambda found: mask_number(found[0]), text)
 
 
 def init_body(key: AccessKey, request: CallbackRequest) -> Body:

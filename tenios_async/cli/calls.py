@@ -18,6 +18,7 @@ from tenios_async import (
     Polled,
     Polling,
     TeniosClient,
+    WatchInterrupted,
     mask_number,
 )
 from tenios_async.cli.outcome import Exit, exit_for_status, is_lasting_refusal, meaning_of, style_of
@@ -107,7 +108,12 @@ async def place(
             return Exit.OK
         if timeout is not None:
             timeout = max(0.001, timeout - (time.monotonic() - began))
-        return await _follow(client, callback, output, polling=None, timeout=timeout)
+        try:
+            return await _follow(client, callback, output, polling=None, timeout=timeout)
+        except WatchInterrupted as error:  # whatever TENIOS refuses to say: a phone rings
+            output.error(error, code=Exit.TIMED_OUT)
+            output.token(error.callback)
+            return Exit.TIMED_OUT
 
 
 def _say_after_interrupt(attempt: CallbackAttempt, output: Output) -> Exit:
@@ -160,5 +166,6 @@ async def _follow(
     if watch.last is None:
         output.say(f"callback {plain(callback.key)} had ended before: {plain(status)}")
     code = exit_for_status(status)
-    output.emit("ended", id=callback.id, status=str(status), exit_code=int(code))
+    token = watch.callback.to_json()
+    output.emit("ended", id=callback.id, status=str(status), exit_code=int(code), token=token)
     return code

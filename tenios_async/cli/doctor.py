@@ -79,14 +79,14 @@ def _proxy(base_url: str | None) -> str:
     found = proxies.get(parts.scheme) or proxies.get("all")
     if not found:
         return "none"
-    if urllib.request.proxy_bypass(parts.hostname or ""):
+    if urllib.request.proxy_bypass(parts.netloc):
         return "none, by NO_PROXY"
     try:
         proxy = urlsplit(found if "://" in found else f"http://{found}")
         port = f":{proxy.port}" if proxy.port else ""
     except ValueError:
         return "not a URL"
-    return f"{proxy.scheme}://{proxy.hostname}{port}"
+    return f"{proxy.scheme}://{proxy.hostname or ''}{port}"
 
 
 def _trust_store(base_url: str | None) -> str:

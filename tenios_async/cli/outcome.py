@@ -15,6 +15,7 @@ from tenios_async import (
     ServerError,
     TeniosError,
     WatchInterrupted,
+    WatchTimeout,
 )
 
 
@@ -42,7 +43,7 @@ Exit codes:
   2  bad usage or configuration
   3  refused by TENIOS, no phone rings
   4  outcome unknown: a phone may ring, do not simply run it again
-  5  timed out or gave up watching; the resume token is printed. Of a campaign: stopped before its end
+  5  timed out, or gave up watching, whose resume token is printed. Of a campaign: stopped before its end
   6  no connection, nothing was sent
   7  no usable answer to a question about a call
   8  the ledger of a campaign cannot be written any more; nothing further was placed
@@ -63,6 +64,8 @@ _CODES: tuple[tuple[type[TeniosError], Exit], ...] = (
 
 def exit_for(error: TeniosError) -> Exit:
     """The code that tells this error apart."""
+    if isinstance(error, WatchTimeout):
+        return Exit.TIMED_OUT
     if isinstance(error, WatchInterrupted):
         return Exit.REFUSED if is_lasting_refusal(error.cause) else Exit.TIMED_OUT
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.NO_ANSWER)

@@ -74,6 +74,8 @@ def test_init_and_watch_ends_as_the_call_does(configured, tenios, service, scrip
     assert done.code == code
     assert [event["event"] for event in events] == ["placed", *["transition"] * (len(events) - 2), "ended"]
     assert (events[-2]["status"], events[-2]["is_terminal"]) == (end, True)
+    token = events[-1].pop("token")
+    assert json.loads(token)["status"] == end
     assert events[-1] == {"event": "ended", "id": 10, "status": end, "exit_code": code}
 
 
@@ -97,6 +99,21 @@ def test_watch_takes_a_token_a_file_and_standard_input(environment, tenios, plac
 def test_an_id_has_no_white_space(configured, tenios, service, argument):
     assert tenios("watch", argument).code == 2
     assert not service.polls
+
+
+@pytest.mark.parametrize("status_code", [403, 404])
+def test_a_call_that_was_placed_is_never_said_to_be_refused(configured, tenios, service, status_code):
+    """A script that took 3 for "no phone rings" would ring again."""
+    service.fail_status(*[Fault(status_code)] * 1000)
+    done = tenios("init", NUMBER, "--watch", "--timeout", 1)
+    assert done.code == 5
+    assert "resume with" in done.err
+    assert tenios("watch", 10, "--timeout", 0.3).code == (3 if status_code == 403 else 5)
+
+
+def test_the_last_line_of_a_watch_that_ended_is_a_token_too(configured, tenios, placed, tmp_path):
+    (tmp_path / "events").write_text(tenios("watch", placed, "--every", 0.01, "--json").out)
+    assert tenios("watch", f"@{tmp_path / 'events'}").code == 0
 
 
 def test_watch_of_a_call_that_has_ended_asks_nothing(configured, tenios, placed, service):

@@ -43,6 +43,7 @@ def test_doctor_with_a_wrong_key_names_both_causes(configured, environment, teni
         ({"HTTPS_PROXY": "http://user:hidden@proxy.example:3128"}, "http://proxy.example:3128"),
         ({"ALL_PROXY": "proxy.example"}, "http://proxy.example"),
         ({"HTTPS_PROXY": "http://proxy.example:port"}, "not a URL"),
+        ({"HTTPS_PROXY": "http://user:hidden@:9"}, "http://:9"),
         ({"HTTPS_PROXY": "http://proxy.example", "NO_PROXY": "api.tenios.com"}, "none, by NO_PROXY"),
     ],
 )

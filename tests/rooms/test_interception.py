@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tenios_async import TeniosClient
+from tenios_async import AttemptOutcome, CallbackAttempt, TeniosClient
 from tenios_async.simulator import Service, SimulatorServer
 
 pytestmark = pytest.mark.asyncio
@@ -192,6 +192,20 @@ async def test_a_proxy_that_cannot_be_used_is_one_clear_error(monkeypatch, proxy
             pass
     assert says in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9"])
+@pytest.mark.parametrize("name", ["missing", "empty"])
+async def test_a_trust_store_that_cannot_be_used_is_one_clear_error(monkeypatch, tmp_path, proxy, name):
+    (tmp_path / "empty").touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+    if proxy is not None:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+    attempt = CallbackAttempt()
+    with pytest.raises(ValueError, match="SSL_CERT_FILE"):
+        async with TeniosClient("key", base_url="https://127.0.0.1:9") as tenios:
+            await tenios.init_callback("config", NUMBER, attempt=attempt)
+    assert attempt.outcome in (None, AttemptOutcome.NOT_SENT)
 
 
 async def test_without_httptools(monkeypatch):

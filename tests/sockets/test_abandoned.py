@@ -5,16 +5,18 @@ A server that a client has not hung up on fails the test at its end, and so does
 
 import asyncio
 import gc
+import math
 from itertools import pairwise
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
-from tenios_async import AttemptOutcome, CallbackAttempt, Polling, TeniosClient
+from tenios_async import AttemptOutcome, CallbackAttempt, ClientMisuse, Polling, Rate, TeniosClient
 
 from .conftest import KEY
-from .misbehaving import Server, reply
+from .misbehaving import Server, reply, silent
 from .placing import CONFIG, NUMBER
 from .stepping import AtAwait, every_k
 
@@ -130,6 +132,30 @@ async def test_a_call_being_placed_is_cancelled():
         if not transport.reached:
             break
     assert outcomes == {AttemptOutcome.NOT_SENT, AttemptOutcome.PLACED}
+
+
+@pytest.mark.anyio
+async def test_a_poll_ends_with_its_client_wherever_it_is(client):
+    """In its TLS handshake, waiting for its answer, waiting for its turn."""
+    async with Server(silent) as server:
+        for url, options in (
+            (server.url.replace("http://", "https://"), {}),
+            (server.url, {}),
+            (server.url, {"rate_limit": Rate(1, per=1000)}),
+        ):
+            before = len(server.peers)
+            async with client(url, **options) as tenios, anyio.create_task_group() as group:
+
+                async def ask(number, tenios=tenios):
+                    with pytest.raises(ClientMisuse, match="closed"):
+                        await tenios.callback_status(number, timeout=math.inf)
+
+                group.start_soon(ask, 1)
+                group.start_soon(ask, 2)
+                while len(server.peers) == before:
+                    await anyio.sleep(0)
+                await anyio.wait_all_tasks_blocked()
+                await tenios.aclose()
 
 
 def test_the_loop_ends():

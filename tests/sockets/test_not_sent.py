@@ -8,7 +8,7 @@ import anyio
 import httpx
 import pytest
 
-from tenios_async import AttemptOutcome, CallbackAttempt, TeniosClient
+from tenios_async import AttemptOutcome, CallbackAttempt, ClientMisuse, ConnectionFailed, TeniosClient
 
 from .conftest import KEY
 from .misbehaving import PLACED, Server, answer, close, finish, hold, on_release, over_tls, reply, reset, silent, tunnel
@@ -283,6 +283,7 @@ async def test_cancelled_in_before_send(client):
             await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
     assert scope.cancelled_caught
     assert attempt.outcome is AttemptOutcome.NOT_SENT
+    assert attempt.error is None  # nobody has closed the client
     assert server.received == b""
 
 
@@ -303,6 +304,51 @@ async def test_a_cancellation_that_before_send_raises_by_itself_is_its_objection
     assert attempt.outcome is AttemptOutcome.NOT_SENT
     assert isinstance(attempt.error, asyncio.CancelledError)
     assert server.inits[NUMBER] == 1
+
+
+async def test_what_is_raised_in_the_step_in_which_it_leaves(client):
+    """The last word: nothing leaves, on a new connection and on one that was used."""
+    calls = []
+
+    def at_send():
+        calls.append(len(server.peers))
+        raise Objection
+
+    attempt = CallbackAttempt(at_send=at_send)
+    async with Server(answer(PLACED)) as server, client(server.url) as tenios:
+        await tenios.init_callback(CONFIG, "+4930123456")
+        with pytest.raises(Objection):
+            await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+    assert attempt.outcome is AttemptOutcome.NOT_SENT
+    assert len(calls) == 1
+    assert server.inits == {"+4930123456": 1}
+
+
+async def test_a_client_closed_by_before_send_does_not_wait_for_itself(client):
+    async def close_it():
+        await tenios.aclose()
+
+    attempt = CallbackAttempt(close_it)
+    async with Server(answer(PLACED)) as server, client(server.url) as tenios:
+        with pytest.raises((ClientMisuse, ConnectionFailed)):
+            await tenios.init_callback(CONFIG, NUMBER, attempt=attempt, timeout=1000)
+    assert attempt.outcome is AttemptOutcome.NOT_SENT
+    assert server.received == b""
+
+
+@pytest.mark.parametrize("hooks", [{"before_send": 3}, {"at_send": 3}, {"at_send": anyio.sleep}])
+def test_hooks_that_are_none(hooks):
+    with pytest.raises(ValueError, match="function"):
+        CallbackAttempt(**hooks)
+
+
+async def test_a_before_send_that_is_not_async(client):
+    attempt = CallbackAttempt(lambda: None)
+    async with Server(answer(PLACED)) as server, client(server.url) as tenios:
+        with pytest.raises(ValueError, match="async"):
+            await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+    assert attempt.outcome is AttemptOutcome.NOT_SENT
+    assert server.received == b""
 
 
 async def test_the_deadline_passes_in_before_send(client):

@@ -1,6 +1,7 @@
 """Rule 4: whatever happens, the key and the number are in nothing that is logged, shown, pickled or raised."""
 
 import copy
+import json
 import logging
 import pickle
 import traceback
@@ -8,15 +9,19 @@ from pathlib import Path
 
 import anyio
 import attrs
+import httpx
 import pytest
 
-from tenios_async import CallbackAttempt, CallbackRequest, TeniosClient, TeniosError, WatchInterrupted
+from tenios_async import Callback, CallbackAttempt, CallbackRequest, TeniosClient, TeniosError, WatchInterrupted
+from tenios_async._wire import AccessKey, status_body
 
 from .conftest import KEY
 from .misbehaving import PLACED, Server, answer, close, refusal, reply, reset, silent
 from .placing import CONFIG
 
 NUMBER = "+4915799900042"
+
+
 SECRETS = (KEY, NUMBER, NUMBER[1:])
 HERE = str(Path(__file__).parent)
 
@@ -138,6 +143,67 @@ async def test_an_exception_of_the_callers_own(client, everything):
             await tenios.init_callback(CONFIG, NUMBER, attempt=CallbackAttempt(object_))
     assert_none(raised(caught.value))
     assert_none(logged(everything.records))
+
+
+class Telling(httpx.AsyncBaseTransport):
+    """A transport of the caller's own that says in its errors whatever it was given to carry."""
+
+    def __init__(self, make):
+        self.make = make
+
+    async def handle_async_request(self, request):
+        body = await request.aread()
+        error = self.make(f"could not write {body!r}", request)
+        error.request = request
+        error.detail = body.decode()
+        raise error
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("make", [httpx.WriteError, ValueError, lambda text, _: OSError(5, text), Exception])
+async def test_a_transport_that_tells_what_it_carries(everything, make):
+    async with httpx.AsyncClient(transport=Telling(make)) as http:
+        async with TeniosClient(KEY, base_url="https://x.test", http_client=http) as tenios:
+            attempt = CallbackAttempt()
+            for ask in (
+                lambda: tenios.init_callback(CONFIG, NUMBER, attempt=attempt),
+                lambda: tenios.callback_status(10),
+            ):
+                with pytest.raises(TeniosError) as caught:
+                    await ask()
+                assert_none(raised(caught.value))
+            assert_none(shown(attempt))
+    assert_none(logged(everything.records))
+
+
+@pytest.mark.anyio
+async def test_an_echo_as_id_and_as_state(client, everything):
+    """They are passed on as they are, and logged masked."""
+    placed, asked = (
+        answer(reply(200, f'{{"id": "{NUMBER}"}}'.encode())),
+        answer(reply(200, f'{{"status": "{KEY}"}}'.encode())),
+    )
+    async with Server(placed) as server, client(server.url) as tenios:
+        assert (await tenios.init_callback(CONFIG, NUMBER)).id == NUMBER
+    async with Server(asked) as server, client(server.url) as tenios:
+        assert await tenios.callback_status(10) == KEY
+    assert_none(logged(everything.records))
+
+
+@pytest.mark.parametrize("key", ["schl\u00fcssel-geheim", 'abc"def-geheim', "plain-key"])
+@pytest.mark.parametrize(
+    "write", [str, json.dumps, lambda text: json.dumps(text, ensure_ascii=False), lambda text: repr(text.encode())]
+)
+def test_a_key_is_found_however_it_is_written(key, write):
+    body = status_body(AccessKey(key), Callback(10))
+    text = body.redact(f"with {write(key)} in it")
+    assert "***" in text
+    assert write(key).strip("'\"b") not in text
+
+
+@pytest.mark.parametrize("number", ["+49123", "+49 1234 567890", "+49 (0)221-123456", "+491234567890", "0221123456"])
+def test_a_number_is_masked_however_it_is_written(number):
+    assert number not in status_body(AccessKey("key"), Callback(10)).redact(f"bad number {number}!")
 
 
 @pytest.mark.anyio

@@ -200,6 +200,17 @@ async def test_nothing_below_can_send_twice(option, cls, peers):
     assert_unknown(*outcome, server, peers=peers)
 
 
+async def test_an_auth_flow_of_the_callers_client_is_left_out():
+    """It may send twice, also what is safe to send twice."""
+    async with (
+        Server(answer(reply(200, b'{"status": "CONNECTED"}'))) as server,
+        httpx.AsyncClient(auth=TwiceAuth()) as http,
+    ):
+        async with TeniosClient(KEY, base_url=server.url, http_client=http) as tenios:
+            assert await tenios.callback_status(10) == "CONNECTED"
+    assert server.received.count(b"POST ") == 1
+
+
 async def test_a_transport_that_tells_nothing_proves_nothing():
     class Silent(httpx.AsyncBaseTransport):
         async def handle_async_request(self, request):

@@ -6,6 +6,7 @@ import os
 import anyio
 import httpx
 import pytest
+import trio
 
 from tenios_async import (
     AttemptOutcome,
@@ -220,6 +221,23 @@ def test_the_environment_says_key_and_url(monkeypatch):
     monkeypatch.setenv("TENIOS_BASE_URL", "https://x.test/api/")
     assert TeniosClient().base_url == "https://x.test/api"
     assert TeniosClient(base_url="https://y.test").base_url == "https://y.test"
+    monkeypatch.setenv("TENIOS_BASE_URL", "")
+    with pytest.raises(ValueError, match="base_url"):  # what is set and empty was meant to lead elsewhere
+        TeniosClient()
     monkeypatch.delenv("TENIOS_ACCESS_KEY")
     with pytest.raises(ValueError, match="TENIOS_ACCESS_KEY"):
         TeniosClient()
+
+
+def test_a_room_that_was_asked_for_before_there_was_a_loop_is_not_settled():
+    """On trio there is no pool."""
+    tenios = TeniosClient("key", base_url="http://127.0.0.1:9")
+    assert tenios.transport == "pool"
+
+    async def ask():
+        async with tenios:
+            assert tenios.transport == "httpx"
+            with pytest.raises(ConnectionFailed):
+                await tenios.callback_status(1, timeout=5)
+
+    trio.run(ask)
