@@ -153,7 +153,7 @@ async def test_a_poll_ends_with_its_client_wherever_it_is(client):
                 group.start_soon(ask, 1)
                 group.start_soon(ask, 2)
                 while len(server.peers) == before:
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
                 await anyio.wait_all_tasks_blocked()
                 await tenios.aclose()
 
