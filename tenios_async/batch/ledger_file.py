@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import sqlite3
 import sys
 from datetime import UTC, datetime
@@ -95,7 +96,7 @@ class LedgerFile:
         Raises `LedgerRefused` where the file exists, and `LedgerFailed`.
         """
         path = Path(path)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         with _refused_or_failed(path):
             if path.exists() or path.is_symlink():
                 raise LedgerRefused(f"{path} exists already; it is not overwritten. `tenios batch add` adds to it")
@@ -113,7 +114,7 @@ class LedgerFile:
                         fill(ledger)
                 finally:
                     ledger.close()
-                os.link(part, path)  # fails where somebody else has made it meanwhile, as a rename would not
+                _link(part, path)
                 _sync_folder(path.parent)
             except FileExistsError:
                 raise LedgerRefused(f"{path} exists already; it is not overwritten") from None
@@ -351,6 +352,17 @@ def _refused_or_failed(path: Path) -> Generator[None]:
         raise LedgerFailed(f"{path} cannot be written or read: {error}. Nothing more was dialled") from None
     except sqlite3.DatabaseError as error:
         raise LedgerRefused(f"{path} is damaged ({error}); it was not touched") from None
+
+
+def _link(part: Path, path: Path) -> None:
+    """Gives it its name. Raises `FileExistsError` where somebody else took that meanwhile; a rename would not."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, such as FAT
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+        part.replace(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,0 +1,505 @@
+"""The ledger on the disk: one writer, nothing touched that is not ours, nothing lost, nothing written after a failure."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+
+from tenios_async import (
+    Callback,
+    CallbackOutcomeUnknown,
+    CallbackRequest,
+    CallbackStatus,
+    ConnectionFailed,
+    TeniosClient,
+)
+from tenios_async.batch import IllegalMove, LedgerFailed, LedgerRefused, NewRow, RowState, SQLiteLedger
+from tenios_async.batch.ledger_file import LedgerFile
+from tenios_async.batch.standing import intend, place, see
+from tenios_async.simulator import Fault, Manner, Service, SimulatorServer
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+REQUEST = CallbackRequest("config", "+49221123456")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "calls.db"
+
+
+@pytest.fixture
+def ledger_path(path):
+    SQLiteLedger.create(path)
+    return path
+
+
+def looked_at(path):
+    """The whole file and when it was changed."""
+    return path.read_bytes(), path.stat().st_mtime_ns
+
+
+def program(code, *arguments):
+    """Another process that runs this."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+HOLD = """
+import sys
+from tenios_async.batch.ledger_file import LedgerFile
+ledger = LedgerFile.write(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_only_its_owner_may_read_it(ledger_path):
+    with LedgerFile.write(ledger_path) as ledger:
+        with ledger.transaction():
+            ledger.put(NewRow("key", REQUEST))
+        files = sorted(ledger_path.parent.iterdir())
+        assert [file.name for file in files] == ["calls.db", "calls.db-shm", "calls.db-wal", "calls.db.lock"]
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_it_appears_whole_or_not_at_all(path):
+    def fill(ledger):
+        with ledger.transaction():
+            ledger.put(NewRow("key", REQUEST))
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        LedgerFile.create(path, {}, fill)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_file_system_without_hard_links(path, monkeypatch):
+    def link(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    SQLiteLedger.create(path)
+    with pytest.raises(LedgerRefused, match="exists"):
+        SQLiteLedger.create(path)
+    LedgerFile.write(path).close()
+
+
+def test_of_two_that_make_it_one_does(path):
+    def fill(_):
+        SQLiteLedger.create(path)
+
+    with pytest.raises(LedgerRefused, match="exists"):
+        LedgerFile.create(path, {}, fill)
+    assert [file.name for file in path.parent.iterdir()] == ["calls.db"]
+
+
+FOREIGN = {
+    "empty": b"",
+    "text": b"callback_number\n+49221123456\n" * 100,
+    "cut off in its header": b"SQLite format 3\0" + b"\0" * 20,
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("opening", [LedgerFile.write, LedgerFile.read])
+def test_what_is_no_ledger_is_not_touched(path, content, opening):
+    path.write_bytes(content)
+    before = looked_at(path)
+    with pytest.raises(LedgerRefused, match="not touched"):
+        opening(path)
+    assert looked_at(path) == before
+
+
+@pytest.mark.parametrize("pragma", ["application_id = 7", "user_version = 2", "user_version = 0"])
+def test_another_database_and_another_version_are_not_touched(ledger_path, pragma):
+    connection = sqlite3.connect(ledger_path)
+    connection.execute(f"PRAGMA {pragma}")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    before = looked_at(ledger_path)
+    with pytest.raises(LedgerRefused):
+        LedgerFile.write(ledger_path)
+    assert looked_at(ledger_path) == before
+
+
+def test_a_damaged_one_is_not_touched(path):
+    def fill(ledger):
+        with ledger.transaction():
+            for number in range(2000):
+                ledger.put(NewRow(f"key {number}", REQUEST))
+
+    LedgerFile.create(path, {}, fill)
+    content = bytearray(path.read_bytes())
+    for page in range(2, len(content) // 4096):
+        content[page * 4096 : page * 4096 + 64] = os.urandom(64)
+    path.write_bytes(content)
+    before = looked_at(path)
+    with pytest.raises(LedgerRefused, match="damaged"):
+        LedgerFile.write(path)
+    assert looked_at(path) == before
+    with pytest.raises(LedgerRefused):  # and it is not kept locked
+        LedgerFile.write(path)
+
+
+def test_a_second_writer_is_refused_and_readers_are_welcome(ledger_path):
+    with LedgerFile.write(ledger_path) as ledger:
+        for _ in range(2):
+            with pytest.raises(LedgerRefused, match="in use"):
+                LedgerFile.write(ledger_path)
+        link = ledger_path.with_name("link.db")
+        link.symlink_to(ledger_path)
+        with pytest.raises(LedgerRefused, match="in use"):
+            LedgerFile.write(link)
+        with LedgerFile.read(ledger_path) as reader, ledger.transaction():
+            ledger.put(NewRow("key", REQUEST))
+            assert reader.by_key("key") is None
+        with LedgerFile.read(ledger_path) as reader:
+            assert reader.by_key("key").request == REQUEST
+    LedgerFile.write(ledger_path).close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot suspend a process")
+def test_a_writer_in_another_process_holds_it_until_it_is_dead(ledger_path):
+    """Also while it is suspended."""
+    with program(HOLD, ledger_path) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(LedgerRefused, match="in use"):
+            LedgerFile.write(ledger_path)
+        holder.send_signal(signal.SIGSTOP)
+        with pytest.raises(LedgerRefused, match="in use"):
+            LedgerFile.write(ledger_path)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        LedgerFile.write(ledger_path).close()
+
+
+def test_a_change_that_is_not_allowed_changes_nothing(ledger_path):
+    with LedgerFile.write(ledger_path) as ledger:
+        with ledger.transaction():
+            assert ledger.put(NewRow("key", REQUEST))
+            assert not ledger.put(NewRow("key", CallbackRequest("other", "+49221999999")))
+        with pytest.raises(IllegalMove), ledger.transaction():
+            ledger.change(1, see("a", CallbackStatus.CONNECTED, NOW, 1))
+        assert ledger.by_key("key").standing.state is RowState.QUEUED
+        assert list(ledger.query("SELECT * FROM transitions")) == []
+
+
+@pytest.mark.parametrize("callback_id", [10, "10", 10**40, "a-b"])
+def test_an_id_comes_back_as_it_was(ledger_path, callback_id):
+    with LedgerFile.write(ledger_path) as ledger:
+        with ledger.transaction():
+            ledger.put(NewRow("key", REQUEST, 7, {"name": "M\xfcller", "tags": [1]}))
+            ledger.change(1, intend("a", NOW))
+            ledger.change(1, place("a", Callback(callback_id, "config", 0, NOW)))
+        row = ledger.by_key("key")
+    assert row.callback == Callback(callback_id, "config", 0, NOW)
+    assert (row.line, row.extra) == (7, {"name": "M\xfcller", "tags": [1]})
+
+
+# --- many writers, one thread
+
+
+@pytest.mark.asyncio
+async def test_many_changes_share_a_commit(ledger_path):
+    """While one commit is on its way to the disk the others gather."""
+    async with SQLiteLedger(ledger_path) as ledger:
+        file = ledger._open().file
+        commits, held, go_on = [], threading.Event(), threading.Event()
+        transaction = file.transaction
+
+        def counted():
+            commits.append(1)
+            if len(commits) == 1:
+                held.set()
+                assert go_on.wait(10)
+            return transaction()
+
+        file.transaction = counted
+        first = asyncio.ensure_future(ledger.put(NewRow("first", REQUEST)))
+        await asyncio.to_thread(held.wait, 10)
+        rest = [asyncio.ensure_future(ledger.put(NewRow(f"key {number}", REQUEST))) for number in range(100)]
+        await asyncio.sleep(0)
+        go_on.set()
+        rows = await asyncio.gather(first, *rest)
+    assert len(commits) == 2
+    assert [row.id for row in rows] == list(range(1, 102))
+
+
+@pytest.mark.asyncio
+async def test_a_change_whose_waiter_is_cancelled_comes_before_what_follows(ledger_path):
+    """Natively cancelled, twice over: the acknowledgement is lost, and the row is as it was written."""
+    async with SQLiteLedger(ledger_path) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        waiter = asyncio.ensure_future(ledger.change(row.id, intend("a", NOW)))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        with pytest.raises(IllegalMove):
+            await ledger.change(row.id, intend("b", NOW))
+        assert (await ledger.by_key("key")).standing.attempt == "a"
+
+
+@pytest.mark.asyncio
+async def test_closing_writes_what_was_asked_for(ledger_path):
+    ledger = SQLiteLedger(ledger_path)
+    await ledger.__aenter__()
+    waiters = [asyncio.ensure_future(ledger.put(NewRow(f"key {number}", REQUEST))) for number in range(50)]
+    await asyncio.sleep(0)
+    await ledger.aclose()
+    await ledger.aclose()
+    assert len(await asyncio.gather(*waiters)) == 50
+    with pytest.raises(LedgerFailed, match="not open"):
+        await ledger.put(NewRow("late", REQUEST))
+    assert "tenios-ledger" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.asyncio
+async def test_after_a_failure_nothing_more_is_written_or_dialled(ledger_path):
+    """An fsync that failed is not tried again: nobody knows what the disk holds."""
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            await ledger.place_once(client, REQUEST, key="before")
+            file, tries = ledger._open().file, []
+
+            def fail():
+                tries.append(1)
+                raise sqlite3.OperationalError("disk I/O error")
+
+            file.transaction = fail
+            for number in range(3):
+                with pytest.raises(LedgerFailed, match="disk I/O error"):
+                    await ledger.place_once(client, REQUEST, key=f"key {number}")
+            assert len(tries) == 1
+    assert service.inits.total() == 1
+    async with SQLiteLedger(ledger_path) as ledger:
+        assert (await ledger.by_key("before")).standing.state is RowState.PLACED
+
+
+FULL = """
+import asyncio, resource, signal, sys
+from tenios_async import CallbackRequest, TeniosClient
+from tenios_async.batch import LedgerFailed, SQLiteLedger
+
+async def main(path, url):
+    async with TeniosClient("key", base_url=url) as client, SQLiteLedger(path) as ledger:
+        for number in range(10_000):
+            try:
+                await ledger.place_once(client, CallbackRequest("config", f"+4922100{number:05}"), key=str(number))
+            except LedgerFailed:
+                print(number)
+                return
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.asyncio
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no limit to the size of a file")
+async def test_a_disk_that_is_full(ledger_path):
+    """No file may grow beyond 1 MB. What was acknowledged is there, and nobody was dialled who is not."""
+    service = Service()
+    async with SimulatorServer(service) as server:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", FULL, ledger_path, server.base_url, stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    done = int(out)
+    assert done > 5
+    async with SQLiteLedger(ledger_path) as ledger:
+        for number in range(done):
+            assert (await ledger.by_key(str(number))).standing.state is RowState.PLACED
+        in_doubt = (await ledger.counts())[RowState.UNKNOWN]
+    assert service.inits.total() <= done + in_doubt
+    service.assert_nobody_called_twice()
+
+
+# --- one call
+
+
+class Watched(Service):
+    """Looks into the ledger whenever a call arrives."""
+
+    def __init__(self, path, **options):
+        super().__init__(**options)
+        self.path, self.seen = path, []
+
+    def handle(self, method, path, body):
+        if path.endswith("init"):
+            with LedgerFile.read(self.path) as ledger:
+                self.seen.append([row.standing.state for row in ledger.rows()])
+        return super().handle(method, path, body)
+
+
+@pytest.mark.asyncio
+async def test_the_intent_is_on_the_disk_before_the_first_byte(ledger_path):
+    service = Watched(ledger_path)
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            await ledger.place_once(client, REQUEST, key="key")
+    assert service.seen == [[RowState.SENDING]]
+
+
+@pytest.mark.asyncio
+async def test_a_hundred_who_ask_at_once_get_the_same_callback(ledger_path):
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            callbacks = await asyncio.gather(*(ledger.place_once(client, REQUEST, key="key") for _ in range(100)))
+        async with SQLiteLedger(ledger_path) as ledger:
+            callbacks.append(await ledger.place_once(client, REQUEST, key="key"))
+            with pytest.raises(ValueError, match="another request"):
+                await ledger.place_once(client, CallbackRequest("config", "+49221999999"), key="key")
+    assert len(set(callbacks)) == 1
+    assert service.inits.total() == 1
+
+
+@pytest.mark.asyncio
+async def test_a_doubt_is_shared_and_stays(ledger_path):
+    service = Service()
+    service.fail_init(Fault.lost(Manner.DROP))
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        for _ in range(2):
+            async with SQLiteLedger(ledger_path) as ledger:
+                asked = [ledger.place_once(client, REQUEST, key="key") for _ in range(10)]
+                errors = await asyncio.gather(*asked, return_exceptions=True)
+            assert {type(error) for error in errors} == {CallbackOutcomeUnknown}
+            assert len({str(error) for error in errors}) == 1
+            assert len({id(error) for error in errors}) == 10
+    assert service.inits.total() == 1
+
+
+@pytest.mark.asyncio
+async def test_what_was_refused_or_not_sent_may_be_asked_for_again(ledger_path):
+    service = Service()
+    service.fail_init(Fault(400))
+    async with SQLiteLedger(ledger_path) as ledger:
+        async with TeniosClient("key", base_url="http://127.0.0.1:9") as nobody:
+            with pytest.raises(ConnectionFailed):
+                await ledger.place_once(nobody, REQUEST, key="key", timeout=0.2)
+        async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+            with pytest.raises(Exception, match="SIMULATED"):
+                await ledger.place_once(client, REQUEST, key="key")
+            assert (await ledger.place_once(client, REQUEST, key="key")).id == 10
+    assert service.inits.total() == 2
+
+
+@pytest.mark.asyncio
+async def test_when_the_first_to_ask_is_cancelled_the_others_still_get_it(ledger_path):
+    """Cancelled while the intent is being written: nothing leaves by it."""
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            await ledger.put(NewRow("key", REQUEST))
+            file, held, go_on = ledger._open().file, threading.Event(), threading.Event()
+            change = file.change
+
+            def slow(*change_of):
+                held.set()
+                assert go_on.wait(10)
+                return change(*change_of)
+
+            file.change = slow
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as group:
+
+                    async def cancel():
+                        await asyncio.to_thread(held.wait, 10)
+                        scope.cancel()
+                        file.change = change
+                        go_on.set()
+
+                    group.start_soon(cancel)
+                    await ledger.place_once(client, REQUEST, key="key")
+            assert scope.cancelled_caught
+            assert service.inits.total() == 0
+            assert (await ledger.by_key("key")).standing.state is RowState.QUEUED
+            assert (await ledger.place_once(client, REQUEST, key="key")).id == 10
+    assert service.inits.total() == 1
+
+
+@pytest.mark.asyncio
+async def test_too_long_after_the_intent_nothing_leaves(ledger_path, monkeypatch):
+    """A program that was suspended between its intent and its request."""
+    from tenios_async.batch import NotSent, placing
+
+    service, clock = Service(), iter([0.0, 11.0])
+    monkeypatch.setattr(placing, "awake", lambda: next(clock))
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            with pytest.raises(NotSent, match="suspended"):
+                await ledger.place_once(client, REQUEST, key="key")
+            assert (await ledger.by_key("key")).standing.state is RowState.QUEUED
+    assert service.inits.total() == 0
+
+
+@pytest.mark.asyncio
+async def test_a_row_that_somebody_else_has_moved_is_not_dialled(ledger_path):
+    from tenios_async.batch.placing import place as place_row
+
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            row = await ledger.put(NewRow("key", REQUEST))
+            await ledger.change(row.id, intend("another", NOW))
+            with pytest.raises(IllegalMove):
+                await place_row(ledger, client, row)
+            assert (await ledger.by_key("key")).standing.attempt == "another"
+    assert service.inits.total() == 0
+
+
+@pytest.mark.parametrize("key", ["", "x" * 257, 5, None])
+@pytest.mark.asyncio
+async def test_keys_that_are_none(ledger_path, key):
+    async with SQLiteLedger(ledger_path) as ledger:
+        with pytest.raises(ValueError, match="key"):
+            await ledger.place_once(None, REQUEST, key=key)
+
+
+DYING = """
+import asyncio, os, sys
+from tenios_async import CallbackRequest, TeniosClient
+from tenios_async.batch import SQLiteLedger
+
+async def main(path, url):
+    async with TeniosClient("key", base_url=url) as client, SQLiteLedger(path) as ledger:
+        await ledger.place_once(client, CallbackRequest("config", "+49221123456"), key="key")
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+class Deadly(Service):
+    """Kills whoever asks to place a call, after it was accepted."""
+
+    victim = None
+
+    def handle(self, method, path, body):
+        answer = super().handle(method, path, body)
+        os.kill(self.victim.pid, signal.SIGKILL)
+        return answer
+
+
+@pytest.mark.asyncio
+async def test_killed_between_the_intent_and_the_answer(ledger_path):
+    service = Deadly()
+    async with SimulatorServer(service) as server:
+        service.victim = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING, ledger_path, server.base_url)
+        assert await service.victim.wait() == -signal.SIGKILL
+    async with SQLiteLedger(ledger_path) as ledger:
+        with pytest.raises(CallbackOutcomeUnknown, match="ended while"):
+            await ledger.place_once(None, REQUEST, key="key")
+    assert service.inits.total() == 1
