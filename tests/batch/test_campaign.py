@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import stat
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +19,7 @@ from tenios_async.batch.numbers import Numbers
 from tenios_async.batch.reading import read_figures
 from tenios_async.batch.row import NewRow
 from tenios_async.batch.standing import IllegalMove, doubt, intend, lose, place, refuse, see
-from tenios_async.simulator import Script, Service, SimulatorServer
+from tenios_async.simulator import Fault, Manner, Script, Service, SimulatorServer
 
 N = [f"+4922112345{index}" for index in range(10)]
 OPTIONS = {"callback_config_id": "config", "prefixes": ["+49"]}
@@ -231,3 +232,19 @@ def test_after_a_crash_what_was_being_placed_is_in_doubt(mixed):
         assert ledger.recover() == 0
         states = [row.id for row in ledger.rows(RowState.UNKNOWN)]
     assert states == [7, 8]
+
+
+@pytest.mark.asyncio
+async def test_no_number_and_no_key_is_logged(contacts, path, caplog):
+    caplog.set_level(logging.DEBUG)
+    Campaign.create(path, contacts(*N[:4], "+43221123456"), **OPTIONS)
+    service = Service(script=Script((("DISCONNECTED", 0.0),)))
+    service.fail_init(Fault.lost(Manner.DROP), Fault(400), Fault.busy("0"))
+    async with SimulatorServer(service) as server, TeniosClient("CANARY-KEY", base_url=server.base_url) as client:
+        async with Campaign(path) as campaign:
+            await campaign.run(client, hook=lambda *_: 1 / 0)
+            shown = repr((campaign, campaign.ledger, campaign.progress, rows(path)))
+    logged = caplog.text + "".join(repr(vars(record)) for record in caplog.records)
+    assert "a hook raised" in logged
+    for secret in (*N[:4], "+43221123456", "CANARY-KEY"):
+        assert secret.lstrip("+") not in logged + shown
