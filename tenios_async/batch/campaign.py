@@ -178,6 +178,7 @@ class Campaign:
         hours: Hours | None = None,
         stop_file: Path | str | None = None,
         max_unknown: float = 0.05,
+        opt_out: Path | str | None = None,
         polling: Polling | None = None,
         hook: Hook | None = None,
     ) -> Progress:
@@ -191,12 +192,16 @@ class Campaign:
             hours: when a phone may begin to ring; None is always.
             stop_file: while it is there, nothing is placed.
             max_unknown: the share of the last 500 calls that may be in doubt.
+            opt_out: a file with numbers that are not called, one a line: those that were added since `create`.
             polling: the schedule; None looks where the end of a call matters.
             hook: called with the row and each transition once that is written down; may be async.
 
         Raises `LedgerFailed` where nothing can be written down any more. A cancellation keeps what is open, and the
         next run goes on with it.
         """
+        opt_outs: Collection[str] = ()
+        if opt_out is not None:
+            opt_outs = read_opt_outs(Path(opt_out), Numbers(self.ledger.facts["region"], self.ledger.facts["prefixes"]))
         self._runner = Runner(
             self.ledger,
             client,
@@ -206,6 +211,7 @@ class Campaign:
             hours=hours,
             stop_file=stop_file,
             max_unknown=max_unknown,
+            opt_outs=opt_outs,
             polling=polling,
             hook=hook,
         )

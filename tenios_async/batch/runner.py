@@ -31,10 +31,10 @@ from tenios_async import (
 from tenios_async.batch.breakers import Breaker
 from tenios_async.batch.errors import LedgerFailed
 from tenios_async.batch.placing import NotSent, place
-from tenios_async.batch.standing import IllegalMove, RowState, lose, see
+from tenios_async.batch.standing import IllegalMove, RowState, exclude, lose, see
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterator
 
     from tenios_async import CallbackMonitor, TeniosClient
     from tenios_async.batch.hours import Hours
@@ -120,6 +120,7 @@ class Runner:
         hours: when a phone may begin to ring.
         stop_file: while it is there, nothing is placed.
         max_unknown: the share of the last 500 calls that may be in doubt.
+        opt_outs: numbers that must not be called.
         polling: the schedule; None looks where the end of a call matters.
         hook: called with each transition after it was written down; may be async, and then it is awaited.
     """
@@ -135,6 +136,7 @@ class Runner:
         hours: Hours | None = None,
         stop_file: Path | str | None = None,
         max_unknown: float = 0.05,
+        opt_outs: Collection[str] = (),
         polling: Polling | None = None,
         hook: Hook | None = None,
     ) -> None:
@@ -152,6 +154,7 @@ class Runner:
         self._hours = hours
         self._stop_file = None if stop_file is None else Path(stop_file)
         self._breaker = Breaker(max_unknown)
+        self._opt_outs = frozenset(opt_outs)
         self._polling = polling or Polling().for_the_end()
         self._hook = hook
         self._calls = _Slots(concurrency)
@@ -232,6 +235,11 @@ class Runner:
     async def _dispatch(self, monitor: CallbackMonitor, group: anyio.abc.TaskGroup) -> None:
         rows: deque[Row] = deque()
         while (row := await self._next(rows)) is not None:
+            if row.request.callback_number in self._opt_outs:
+                await self._ledger.change(row.id, exclude("on the opt-out list", datetime.now(UTC)))
+                self.progress.queued -= 1
+                self.progress.refused += 1
+                continue
             await self._calls.free()
             self._calls.take()
             await self._placings.acquire()

@@ -1,7 +1,7 @@
 """Where a row of the ledger stands, and the moves there are. Pure: no clock, no disk, no network.
 
 ```
-QUEUED ──> SENDING ──> PLACED ──> FINISHED
+QUEUED ──> SENDING ──> PLACED ──> FINISHED     (from QUEUED straight to REFUSED: on an opt-out list)
    ^          │ │ └──> REFUSED       ^
    │          │ └────> UNKNOWN ──────┤ a person: it was called (with its id: PLACED)
    └──────────┴───────────┘          │
@@ -36,7 +36,7 @@ class RowState(enum.StrEnum):
     PLACED = "PLACED"
     """TENIOS took it and gave it an id; it is followed to its end."""
     REFUSED = "REFUSED"
-    """TENIOS answered no. No phone rang."""
+    """TENIOS answered no, or it is on an opt-out list. No phone rang."""
     UNKNOWN = "UNKNOWN"
     """It may have been dialled. It never is again, until a person says that it was not."""
     FINISHED = "FINISHED"
@@ -90,6 +90,16 @@ def intend(attempt: str, at: datetime) -> Move:
     def move(row: Standing) -> Standing:
         _require(row.state is RowState.QUEUED, f"a row that is {row.state} is not dialled")
         return attrs.evolve(row, state=RowState.SENDING, attempt=attempt, intended_at=at, reason=None)
+
+    return move
+
+
+def exclude(reason: str, at: datetime) -> Move:
+    """It is not to be dialled after all: QUEUED to REFUSED."""
+
+    def move(row: Standing) -> Standing:
+        _require(row.state is RowState.QUEUED, f"a row that is {row.state} cannot be left out")
+        return attrs.evolve(row, state=RowState.REFUSED, reason=reason, ended_at=at)
 
     return move
 

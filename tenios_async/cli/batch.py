@@ -141,6 +141,7 @@ def run(
     tz: str | None = None,
     stop_file: Path | None = None,
     max_unknown: _Share = 0.05,
+    opt_out: Path | None = None,
     report: Path | None = None,
     dry_run: Flag = False,
     show_numbers: Flag = False,
@@ -158,6 +159,7 @@ def run(
         tz: The time zone of the hours, for instance Europe/Berlin.
         stop_file: While this file is there, no call is placed.
         max_unknown: The share of the last 500 calls that may be in doubt, for instance 5%; with more placing stops.
+        opt_out: A file with numbers that must not be called: those that were added since the campaign was made.
         report: Write the HTML report there when the run ends.
         dry_run: Say what would happen, and call nobody.
         show_numbers: Show whole phone numbers.
@@ -171,6 +173,7 @@ def run(
         hours=campaigns.parse_hours(hours, tz),
         stop_file=stop_file,
         max_unknown=max_unknown,
+        opt_out=opt_out,
     )
     if dry_run:
         return run_command(output, lambda: campaigns.rehearse(output, ledger, options, show_numbers=show_numbers))

@@ -62,6 +62,7 @@ class Run:
     hours: Hours | None
     stop_file: Path | None
     max_unknown: float
+    opt_out: Path | None
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ from tenios_async.batch.standing import (
     called,
     crash,
     doubt,
+    exclude,
     intend,
     lose,
     not_called,
@@ -44,6 +45,7 @@ ROWS = {
 }
 MOVES = {
     "intend": (intend("new", NOW), {"QUEUED": "SENDING", "QUEUED again": "SENDING"}),
+    "exclude": (exclude("opted out", NOW), {"QUEUED": "REFUSED", "QUEUED again": "REFUSED"}),
     "withdraw": (withdraw(OURS), {"QUEUED": "QUEUED", "QUEUED again": "QUEUED", "SENDING": "QUEUED", "SENDING again": "QUEUED"}),
     "withdraw, of another": (withdraw(ANOTHER), {"QUEUED": "QUEUED", "QUEUED again": "QUEUED"}),
     "place": (

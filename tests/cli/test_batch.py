@@ -172,6 +172,15 @@ def test_status_report_and_export_while_it_runs(ledger, tenios, service, start, 
     assert service.inits == dict.fromkeys(NUMBERS, 1)
 
 
+def test_who_opted_out_since_is_not_called(ledger, tenios, service, tmp_path):
+    (tmp_path / "opt-out").write_text(f"{NUMBERS[1]}\n+41446681800\n")
+    done = show(tenios("batch", "run", "campaign.db", "--opt-out", "opt-out"))
+    assert (done.code, service.inits[NUMBERS[1]], service.inits.total()) == (0, 0, 4)
+    assert "1 refused" in done.out
+    (tmp_path / "opt-out").write_text("12\n")
+    assert tenios("batch", "run", "campaign.db", "--opt-out", "opt-out").code == 2
+
+
 def test_added_contacts_are_called_too(ledger, tenios, service, tmp_path):
     tenios("batch", "run", "campaign.db")
     (tmp_path / "more.csv").write_text(f"callback_number\n{NUMBERS[0]}\n+49221999999\n")
