@@ -271,11 +271,12 @@ class CallbackMonitor(AsyncIterator[Result]):
         now = self._time()
         while self._looks and len(self._results) < self._max_in_flight and not (self._is_over or self._failure):
             due, _, machine = self._looks[0]
-            if due - now >= RESOLUTION:
+            if due - now >= max(RESOLUTION, 0.0 if self._is_limited else machine.slack):
                 self._set_alarm(due)
                 return None
+            # Who is awake makes a look that is nearly due too: two at once cost little more than one.
             heapq.heappop(self._looks)
-            if (poll := self._go_on(machine, now)) is not None:
+            if (poll := self._go_on(machine, max(now, due))) is not None:
                 return machine, poll
         return None
 

@@ -38,7 +38,8 @@ NOT_FOUND_GRACE = 30.0
 """Seconds after placing in which NotFound may mean that TENIOS has not caught up with itself yet."""
 BACKOFF_MAX = 15.0
 """Seconds between two failed polls, at most, doubling from 1; google-api-core's polls end at 20."""
-
+SLACK = 0.03
+"""Of a wait: well within its jitter, so that it costs the schedule nothing."""
 
 RESOLUTION = 0.001
 """Seconds too short to sleep: what event loops round to (epoll's timeout counts milliseconds)."""
@@ -99,6 +100,7 @@ class WatchMachine:
         last: the last transition, or None.
         stretch: by what the intervals to come are longer than the schedule's; above 1 where a rate limit binds.
         wait: seconds from the last look that succeeded to the next, were nothing stretched; 0 before the first.
+        slack: seconds by which the next look may come early, where it costs less together with others.
     """
 
     __slots__ = (
@@ -122,6 +124,7 @@ class WatchMachine:
         "_utc_now",
         "callback",
         "last",
+        "slack",
         "stretch",
         "wait",
     )
@@ -141,7 +144,7 @@ class WatchMachine:
         self.callback = callback
         self.last: Transition | None = None
         self.stretch = 1.0
-        self.wait = 0.0
+        self.wait = self.slack = 0.0
         self._polling = polling
         self._poll_timeout = poll_timeout
         self._chance = chance
@@ -263,9 +266,11 @@ class WatchMachine:
             )
             asked = self._failure.retry_after if isinstance(self._failure, ApiError) else None
             wait = max(min(wait, BACKOFF_MAX), backoff, asked or 0.0)
+            self.slack = 0.0
         else:
             asleep = self._asleep_for()
             self.wait = asleep + (wait - asleep) / self.stretch
+            self.slack = 0.0 if self._polling.fixed_interval is not None else SLACK * (self.wait - asleep)
         self._next_look = now + wait
 
     def _what_is_known(self) -> str:

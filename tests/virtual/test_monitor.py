@@ -789,3 +789,35 @@ def test_one_that_was_never_entered_goes_quietly():
     tenios = Fleet().client()
     tenios.monitor()
     gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("options", "apart"),
+    [({}, 0.0), ({"polling": Polling.fixed(5)}, 0.01), ({"rate_limit": Rate(1000)}, 0.01)],
+    ids=["by the schedule", "a fixed interval", "under a rate limit"],
+)
+async def test_looks_that_are_nearly_due_go_out_together(options, apart):
+    fleet = Fleet(common=[(0, "CALLING_A")])
+    async with fleet.client(**{"polling": Polling(jitter=0), **options}) as tenios, tenios.monitor() as monitor:
+        monitor.add(1)
+        await anyio.sleep(0.01)
+        monitor.add(2)
+        await anyio.sleep(30)
+        monitor.discard(1)
+        monitor.discard(2)
+    firsts, seconds = fleet.polls[1][1:3], fleet.polls[2][1:3]
+    assert [b - a for a, b in zip(firsts, seconds, strict=True)] == pytest.approx([apart] * 2, abs=0.002)
+
+
+async def test_nobody_is_looked_at_early_through_a_known_delay():
+    fleet = Fleet(common=[(0, "REQUESTED"), (100, "CALLING_A")])
+    async with fleet.client(polling=Polling(jitter=0)) as tenios, tenios.monitor() as monitor:
+        placed_at = datetime.now(UTC)
+        for number in range(1, 4):
+            monitor.add(Callback(number, "config", 100, placed_at))
+            await anyio.sleep(0.5)
+        await anyio.sleep(200)
+        for number in range(1, 4):
+            monitor.discard(number)
+    for number in range(1, 4):
+        assert all(instant > 97 for instant in fleet.polls[number][1:])
