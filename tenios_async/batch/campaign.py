@@ -69,6 +69,7 @@ class Campaign:
         self.ledger = SQLiteLedger(path)
         """Where everything is written down."""
         self._runner: Runner | None = None
+        self._is_running = False
 
     @staticmethod
     def create(
@@ -199,6 +200,8 @@ class Campaign:
         Raises `LedgerFailed` where nothing can be written down any more. A cancellation keeps what is open, and the
         next run goes on with it.
         """
+        if self._is_running:
+            raise RuntimeError("this campaign is running already")
         opt_outs: Collection[str] = ()
         if opt_out is not None:
             opt_outs = read_opt_outs(Path(opt_out), Numbers(self.ledger.facts["region"], self.ledger.facts["prefixes"]))
@@ -215,7 +218,11 @@ class Campaign:
             polling=polling,
             hook=hook,
         )
-        return await self._runner.run()
+        self._is_running = True
+        try:
+            return await self._runner.run()
+        finally:
+            self._is_running = False
 
     def stop(self, reason: str = "it was stopped") -> None:
         """Places nothing more in this run; what is open is followed to its end."""

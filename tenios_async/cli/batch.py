@@ -14,7 +14,7 @@ from tenios_async.cli import campaigns
 from tenios_async.cli.connection import Connection
 from tenios_async.cli.options import ConfigId, Flag, Json, Whole
 from tenios_async.cli.output import Output
-from tenios_async.cli.running import run_command
+from tenios_async.cli.running import run_command, run_plainly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ def create(
         raise ValueError("a callback configuration id is needed: --config-id, or TENIOS_CALLBACK_CONFIG_ID")
     options = campaigns.Source(contacts, _columns(column), opt_out, rejects, math.inf if max_bad is None else max_bad)
     output = Output(as_json=json)
-    return run_command(
+    return run_plainly(
         output,
         lambda: campaigns.create(
             output, ledger, options, config_id=config_id, region=region, prefixes=tuple(prefix or ())
@@ -126,7 +126,7 @@ def add(
     """
     options = campaigns.Source(contacts, _columns(column), opt_out, rejects, math.inf if max_bad is None else max_bad)
     output = Output(as_json=json)
-    return run_command(output, lambda: campaigns.add(output, ledger, options))
+    return run_plainly(output, lambda: campaigns.add(output, ledger, options))
 
 
 @batch.command
@@ -176,7 +176,7 @@ def run(
         opt_out=opt_out,
     )
     if dry_run:
-        return run_command(output, lambda: campaigns.rehearse(output, ledger, options, show_numbers=show_numbers))
+        return run_plainly(output, lambda: campaigns.rehearse(output, ledger, options, show_numbers=show_numbers))
     return run_command(
         output,
         lambda: campaigns.run(output, ledger, options, connection.client, report=report, show_numbers=show_numbers),
@@ -192,7 +192,7 @@ def status(ledger: Path, /, *, json: Json = False) -> int:
         json: One JSON object a line.
     """
     output = Output(as_json=json)
-    return run_command(output, lambda: campaigns.status(output, ledger))
+    return run_plainly(output, lambda: campaigns.status(output, ledger))
 
 
 @batch.command
@@ -206,7 +206,7 @@ def report(ledger: Path, file: Path, /, *, tz: str | None = None, json: Json = F
         json: One JSON object a line.
     """
     output = Output(as_json=json)
-    return run_command(output, lambda: campaigns.report(output, ledger, file, tz=tz))
+    return run_plainly(output, lambda: campaigns.report(output, ledger, file, tz=tz))
 
 
 @batch.command
@@ -245,9 +245,9 @@ def resolve(
     output = Output(as_json=json)
     which = campaigns.Which(tuple(line or ()), tuple(number or ()), is_all=all_)
     if called is None and not not_called:
-        return run_command(output, lambda: campaigns.doubts(output, ledger, show_numbers=show_numbers))
+        return run_plainly(output, lambda: campaigns.doubts(output, ledger, show_numbers=show_numbers))
     verdict = campaigns.Verdict(called is not None, called[0] if called else None, who or getpass.getuser())
-    return run_command(output, lambda: campaigns.resolve(output, ledger, which, verdict))
+    return run_plainly(output, lambda: campaigns.resolve(output, ledger, which, verdict))
 
 
 @batch.command
@@ -260,4 +260,4 @@ def export(ledger: Path, file: Path, /, *, json: Json = False) -> int:
         json: One JSON object a line.
     """
     output = Output(as_json=json)
-    return run_command(output, lambda: campaigns.export(output, ledger, file))
+    return run_plainly(output, lambda: campaigns.export(output, ledger, file))

@@ -94,12 +94,11 @@ def parse_hours(text: str | None, tz: str | None) -> Hours | None:
     return Hours.parse(text, tz=tz)
 
 
-async def create(
+def create(
     output: Output, ledger: Path, source: Source, *, config_id: str, region: str | None, prefixes: tuple[str, ...]
 ) -> Exit:
     """Makes a campaign."""
-    taken = await asyncio.to_thread(
-        Campaign.create,
+    taken = Campaign.create(
         ledger,
         callback_config_id=config_id,
         region=region,
@@ -109,9 +108,9 @@ async def create(
     return _tell_taken(output, taken, ledger, source)
 
 
-async def add(output: Output, ledger: Path, source: Source) -> Exit:
+def add(output: Output, ledger: Path, source: Source) -> Exit:
     """Adds to one."""
-    return _tell_taken(output, await asyncio.to_thread(Campaign.add, ledger, **attrs.asdict(source)), ledger, source)
+    return _tell_taken(output, Campaign.add(ledger, **attrs.asdict(source)), ledger, source)
 
 
 def _tell_taken(output: Output, taken: Taken, ledger: Path, source: Source) -> Exit:
@@ -272,7 +271,7 @@ def _lasting(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-async def rehearse(output: Output, ledger: Path, options: Run, *, show_numbers: bool) -> Exit:
+def rehearse(output: Output, ledger: Path, options: Run, *, show_numbers: bool) -> Exit:
     """Says what a run would do."""
     with LedgerFile.read(ledger) as file:
         campaign_facts(file)
@@ -307,7 +306,7 @@ async def rehearse(output: Output, ledger: Path, options: Run, *, show_numbers: 
     return Exit.OK
 
 
-async def status(output: Output, ledger: Path) -> Exit:
+def status(output: Output, ledger: Path) -> Exit:
     """Shows the figures."""
     with LedgerFile.read(ledger) as file:
         campaign_facts(file)
@@ -321,9 +320,9 @@ async def status(output: Output, ledger: Path) -> Exit:
     return Exit.OK
 
 
-async def report(output: Output, ledger: Path, file: Path, *, tz: str | None) -> Exit:
+def report(output: Output, ledger: Path, file: Path, *, tz: str | None) -> Exit:
     """Writes the HTML report."""
-    _write(file, await asyncio.to_thread(_report, ledger, tz))
+    _write(file, _report(ledger, tz))
     output.emit("reported", file=str(file))
     output.say(f"the report is in {plain(str(file))}")
     return Exit.OK
@@ -343,7 +342,7 @@ def _report(ledger: Path, tz: str | None) -> str:
         return html(read_figures(file, now))
 
 
-async def doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
+def doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
     """Lists the calls in doubt."""
     with LedgerFile.read(ledger) as file:
         rows = list(file.rows(RowState.UNKNOWN))
@@ -361,7 +360,7 @@ async def doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
     return Exit.OK
 
 
-async def resolve(output: Output, ledger: Path, which: Which, verdict: Verdict) -> Exit:
+def resolve(output: Output, ledger: Path, which: Which, verdict: Verdict) -> Exit:
     """Writes down what a person says."""
     callback = None if verdict.callback_id is None else read_callback(verdict.callback_id)
     with LedgerFile.read(ledger) as file:
@@ -390,9 +389,9 @@ def _chosen(rows: list[Row], which: Which) -> list[Row]:
     return [row for _, row in found if row is not None]
 
 
-async def export(output: Output, ledger: Path, file: Path) -> Exit:
+def export(output: Output, ledger: Path, file: Path) -> Exit:
     """Writes every row."""
-    count = await asyncio.to_thread(_export, ledger, file)
+    count = _export(ledger, file)
     output.emit("exported", file=str(file), rows=count)
     output.say(f"{count} contacts are in {plain(str(file))}, with whole numbers")
     return Exit.OK

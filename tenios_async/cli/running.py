@@ -26,11 +26,25 @@ def run_command(output: Output, command: Callable[[], Coroutine[Any, Any, Exit]]
         with _cancelled_by_signals():
             return await command()
 
+    return _run(output, lambda: asyncio.run(guarded()))
+
+
+def run_plainly(output: Output, command: Callable[[], Exit]) -> Exit:
+    """The same for one that needs no event loop."""
+
+    def guarded() -> Exit:
+        with _interrupted_by_signals():
+            return command()
+
+    return _run(output, guarded)
+
+
+def _run(output: Output, command: Callable[[], Exit]) -> Exit:
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # as Python has it where it is closed
         output.note("tenios: standard output is closed; nothing was done")
         return Exit.USAGE
     try:
-        return asyncio.run(guarded())
+        return command()
     except TeniosError as error:
         code = exit_for(error)
         output.error(error, code=code)
@@ -48,6 +62,24 @@ def run_command(output: Output, command: Callable[[], Coroutine[Any, Any, Exit]]
         return code
     except (KeyboardInterrupt, asyncio.CancelledError):
         return Exit.INTERRUPTED
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Generator[None]:
+    """Ctrl-C and SIGTERM break into it alike, so that what it has begun is undone."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    former: dict[signal.Signals, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError):  # not in the main thread
+            former[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

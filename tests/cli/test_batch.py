@@ -1,6 +1,7 @@
 """`tenios batch`: what each command does, says and ends with."""
 
 import json
+import os
 import signal
 import sqlite3
 
@@ -179,6 +180,18 @@ def test_who_opted_out_since_is_not_called(ledger, tenios, service, tmp_path):
     assert "1 refused" in done.out
     (tmp_path / "opt-out").write_text("12\n")
     assert tenios("batch", "run", "campaign.db", "--opt-out", "opt-out").code == 2
+
+
+def test_ctrl_c_while_the_list_is_read_leaves_nothing(ledger, start, tmp_path):
+    os.mkfifo(tmp_path / "endless.csv")
+    creating = start("batch", "create", "endless.csv", "new.db", "--prefix", "+49")
+    with (tmp_path / "endless.csv").open("w") as pipe:
+        pipe.write("callback_number\n")
+        pipe.flush()
+        creating.send_signal(signal.SIGINT)
+        _, err = creating.communicate(timeout=30)
+    assert (creating.returncode, "Traceback" in err) == (130, False)
+    assert not list(tmp_path.glob("new.db*"))
 
 
 def test_added_contacts_are_called_too(ledger, tenios, service, tmp_path):
