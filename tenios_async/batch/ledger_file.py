@@ -2,35 +2,45 @@
 
 Write-ahead logging with `synchronous=FULL`: a commit that has returned survives a power cut
 (https://www.sqlite.org/pragma.html#pragma_synchronous). One writer, by a lock on a file beside it; readers are welcome.
+
+What is damaged is refused and not guessed at. Every transaction counts the commits, and a second witness of that count
+stands beside the file: `beside.py` says why. SQLite checks the shape of its pages and not what is in them: so every row
+has checksums of its own, of what is asked for and of where it stands.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import secrets
 import sqlite3
 import sys
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tenios_async import CallbackRequest, CallbackStatus
+from tenios_async.batch.beside import Beside, record_beside, witnessed
 from tenios_async.batch.errors import LedgerFailed, LedgerRefused
 from tenios_async.batch.row import NewRow, Row
 from tenios_async.batch.standing import Move, RowState, Standing, called, crash, not_called
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from tenios_async import Callback
+
+    _Record = Callable[[bytes, int], None]
 
 VERSION: Final = 1
 APPLICATION_ID: Final = 0x7E41_05CB
 """In the header of the file (https://www.sqlite.org/fileformat.html, 1.3): no other database is taken for one."""
 
 _SCHEMA = """
+CREATE TABLE mark (identity BLOB NOT NULL, commits INTEGER NOT NULL, is_open INTEGER NOT NULL);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE calls (
     id INTEGER PRIMARY KEY,
@@ -42,7 +52,8 @@ CREATE TABLE calls (
     agent_announcement TEXT,
     dtmf_key TEXT,
     extra TEXT,
-    state TEXT NOT NULL DEFAULT 'QUEUED',
+    request_sum INTEGER NOT NULL,
+    state TEXT NOT NULL,
     attempt TEXT,
     past TEXT,
     intended_at REAL,
@@ -53,7 +64,8 @@ CREATE TABLE calls (
     ended_at REAL,
     reason TEXT,
     stray_id TEXT,
-    polls INTEGER NOT NULL DEFAULT 0
+    polls INTEGER NOT NULL DEFAULT 0,
+    standing_sum INTEGER NOT NULL
 );
 CREATE INDEX queued ON calls (id) WHERE state = 'QUEUED';
 CREATE INDEX unsettled ON calls (state, id) WHERE state IN ('SENDING', 'PLACED', 'UNKNOWN');
@@ -62,23 +74,26 @@ CREATE TABLE resolutions (
     call INTEGER NOT NULL, attempt TEXT, verdict TEXT NOT NULL, who TEXT NOT NULL, at REAL NOT NULL
 );
 """
-_REQUEST = "callback_config_id, callback_number, delay, agent_announcement, dtmf_key"
+_REQUEST = "key, line, extra, callback_config_id, callback_number, delay, agent_announcement, dtmf_key"
 _STANDING = (
     "state, attempt, past, intended_at, callback_id, placed_at, status, since, ended_at, reason, stray_id, polls"
 )
-_ROW = f"id, key, line, extra, {_REQUEST}, {_STANDING}"
-_INSERT = f"INSERT OR IGNORE INTO calls (key, line, extra, {_REQUEST}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-_LOAD = f"SELECT {_STANDING} FROM calls WHERE id = ?"  # noqa: S608
-_SAVE = f"UPDATE calls SET {', '.join(f'{name} = ?' for name in _STANDING.split(', '))} WHERE id = ?"  # noqa: S608
+_ROW = f"id, {_REQUEST}, request_sum, {_STANDING}, standing_sum"
+_INSERT = f"INSERT OR IGNORE INTO calls ({_ROW}) VALUES (NULL{', ?' * _ROW.count(',')})"  # noqa: S608
+_LOAD = f"SELECT {_STANDING}, standing_sum FROM calls WHERE id = ?"  # noqa: S608
+_SAVE = f"UPDATE calls SET {_STANDING.replace(',', ' = ?,')} = ?, standing_sum = ? WHERE id = ?"  # noqa: S608
 
 
 class LedgerFile:
     """An open ledger. Made by `create`, `write` and `read`; not for more than one thread at a time."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: _Lock | None) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: Beside | None, record: _Record) -> None:
         self.path = path
         self._connection = connection
         self._lock = lock
+        self._record = record
+        (self._identity,) = connection.execute("SELECT identity FROM mark").fetchone()
+        self._has_failed = False
         self.facts = _facts(connection)
         """What was laid down when it was made, and counts of what was rejected."""
 
@@ -105,10 +120,11 @@ class LedgerFile:
                 connection = _connect(part)
                 connection.executescript(_SCHEMA)
                 with _transaction(connection):
+                    connection.execute("INSERT INTO mark VALUES (?, 0, 0)", (secrets.token_bytes(8),))
                     _put_facts(connection, facts)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {VERSION}")
-                ledger = cls(part, connection, None)
+                ledger = cls(part, connection, None, _record_nowhere)
                 try:
                     if fill is not None:
                         fill(ledger)
@@ -127,14 +143,22 @@ class LedgerFile:
         """Opens it for the one writer there may be. Raises `LedgerRefused`, for one that is in use too."""
         path = Path(path).resolve()
         _check_header(path)
-        lock = _Lock(path)
-        try:
-            with _refused_or_failed(path):
+        with _refused_or_failed(path):
+            _check_commits(path)  # before the file beside it is made, by whose absence a copy is known
+            lock = Beside(path)
+            try:
+                _check_commits(path)
                 _check_whole(path)
-                return cls(path, _connect(path), lock)
-        except BaseException:
-            lock.release()
-            raise
+                ledger = cls(path, _connect(path), lock, lock.record)
+            except BaseException:
+                lock.release()
+                raise
+            try:
+                ledger._begin()
+            except BaseException:
+                ledger.close()
+                raise
+            return ledger
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -142,15 +166,20 @@ class LedgerFile:
         path = Path(path).resolve()
         _check_header(path)
         with _refused_or_failed(path):
-            return cls(path, _connect(path), None)
+            _check_commits(path)
+            return cls(path, _connect(path), None, functools.partial(record_beside, path))
 
     def close(self) -> None:
         """Closes it and lets the next writer in. May be called twice."""
+        lock, self._lock = self._lock, None
         try:
+            if lock is not None and not self._has_failed:
+                with contextlib.suppress(sqlite3.Error):  # then it is only not known that all of it is in one file
+                    self._connection.execute("UPDATE mark SET is_open = 0")
             self._connection.close()
         finally:
-            if self._lock is not None:
-                self._lock.release()
+            if lock is not None:
+                lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -161,8 +190,16 @@ class LedgerFile:
     @contextlib.contextmanager
     def transaction(self) -> Generator[None]:
         """All of it or nothing, durable when it is left. Raises `LedgerFailed` where the disk does."""
-        with _refused_or_failed(self.path), _transaction(self._connection):
-            yield
+        with _refused_or_failed(self.path), self._noting_failure():
+            commits = None
+            before = self._connection.total_changes
+            with _transaction(self._connection):
+                yield
+                if self._connection.total_changes > before:
+                    self._connection.execute("UPDATE mark SET commits = commits + 1")
+                    (commits,) = self._connection.execute("SELECT commits FROM mark").fetchone()
+            if commits is not None:
+                self._record(self._identity, commits)
 
     @contextlib.contextmanager
     def snapshot(self) -> Generator[None]:
@@ -182,17 +219,18 @@ class LedgerFile:
     def put(self, new: NewRow) -> bool:
         """Writes a row, QUEUED, within a transaction; false where its key is there already."""
         request, extra = new.request, json.dumps(new.extra) if new.extra else None
-        values = (new.key, new.line, extra, request.callback_config_id, request.callback_number, request.delay)
+        about = (new.key, new.line, extra, request.callback_config_id, request.callback_number, request.delay)
         options = (request.agent_announcement, request.dtmf_key_to_trigger_customer_call)
-        return self._connection.execute(_INSERT, values + options).rowcount > 0
+        values = (*_summed(about + options), *_summed(_columns(Standing())))
+        return self._connection.execute(_INSERT, values).rowcount > 0
 
     def change(self, row_id: int, move: Move) -> Standing:
         """Makes a move, within a transaction. Raises `IllegalMove`, and then nothing has changed."""
-        before = _standing(self._connection.execute(_LOAD, (row_id,)).fetchone())
+        before = self._standing(row_id, self._connection.execute(_LOAD, (row_id,)).fetchone())
         after = move(before)
         if after == before:
             return after
-        self._connection.execute(_SAVE, (*_columns(after), row_id))
+        self._connection.execute(_SAVE, (*_summed(_columns(after)), row_id))
         if after.status is not None and after.status != before.status and after.since is not None:
             lasted = None if before.since is None else (after.since - before.since).total_seconds()
             values = (row_id, after.status, after.since.timestamp(), before.status, lasted)
@@ -252,45 +290,44 @@ class LedgerFile:
         """Reads; for figures."""
         yield from self._connection.execute(sql, tuple(values))
 
-    def _select(self, where: str, values: Iterable[Any]) -> Iterator[Row]:
-        for columns in self._connection.execute(f"SELECT {_ROW} FROM calls WHERE {where}", tuple(values)):  # noqa: S608
-            row_id, key, line, extra, config_id, number, delay, announcement, dtmf_key, *standing = columns
-            request = CallbackRequest(config_id, number, delay, announcement, dtmf_key)
-            yield Row(row_id, key, request, _standing(standing), line, json.loads(extra) if extra else {})
-
-
-class _Lock:
-    """The right to write, for as long as this process lives and holds the file open, suspended or not."""
-
-    def __init__(self, path: Path) -> None:
-        beside = path.with_name(path.name + ".lock")
-        self._file = os.open(beside, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+    @contextlib.contextmanager
+    def _noting_failure(self) -> Generator[None]:
         try:
-            _lock(self._file)
-        except OSError:
-            os.close(self._file)
-            self._file = -1
+            yield
+        except (sqlite3.Error, OSError):
+            self._has_failed = True
+            raise
+
+    def _begin(self) -> None:
+        """Says in the file itself that it is not all there is, so that a copy of it alone is known for what it is."""
+        assert self._lock is not None  # noqa: S101  # only the writer begins
+        (commits,) = self._connection.execute("SELECT commits FROM mark").fetchone()
+        self._record(self._identity, commits)
+        self._lock.sync()
+        _sync_folder(self.path.parent)
+        with self.transaction():
+            self._connection.execute("UPDATE mark SET is_open = 1")
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _select(self, where: str, values: Iterable[Any]) -> Iterator[Row]:
+        for row_id, *columns in self._connection.execute(f"SELECT {_ROW} FROM calls WHERE {where}", tuple(values)):  # noqa: S608
+            key, line, extra, config_id, number, delay, announcement, dtmf_key = self._checked(row_id, columns[:9])
+            request = CallbackRequest(config_id, number, delay, announcement, dtmf_key)
+            standing = self._standing(row_id, columns[9:])
+            yield Row(row_id, key, request, standing, line, json.loads(extra) if extra else {})
+
+    def _standing(self, row_id: int, columns: Sequence[Any]) -> Standing:
+        return _standing(self._checked(row_id, columns))
+
+    def _checked(self, row_id: int, columns: Sequence[Any]) -> Sequence[Any]:
+        """The columns before their checksum. Raises `LedgerRefused` where they are not what was written."""
+        values = columns[:-1]
+        if _sum(values) != columns[-1]:
             raise LedgerRefused(
-                f"{path} is in use: another program is writing to it (held by {beside.name}); end that one first"
-            ) from None
-
-    def release(self) -> None:
-        if self._file != -1:
-            os.close(self._file)
-            self._file = -1
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: int) -> None:
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(file: int) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                f"{self.path} is damaged in row {row_id}, or another program changed it. Restore it, or ask before you "
+                "dial again"
+            )
+        return values
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -323,12 +360,38 @@ def _check_header(path: Path) -> None:
 
 def _check_whole(path: Path) -> None:
     """Without changing anything: damage is refused, not guessed at."""
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
+    with _looking_at(path) as connection:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise LedgerRefused(
             f"{path} is damaged ({verdict}); it was not touched. Restore it, or ask before you dial again"
         )
+
+
+def _check_commits(path: Path) -> None:
+    """Without changing anything: a ledger that has forgotten something would ring somebody twice."""
+    name = path.name
+    with _looking_at(path) as connection:
+        (identity,) = connection.execute("SELECT identity FROM mark").fetchone()
+        known = witnessed(path, identity)  # before what is compared with it, for somebody may be writing
+        commits, is_open = connection.execute("SELECT commits, is_open FROM mark").fetchone()
+    if known is None and is_open:
+        raise LedgerRefused(
+            f"{path} was in use when its program ended or when it was copied, and {name}.lock beside it is missing or "
+            f"damaged: nobody can tell whether {name} is complete, and it was not touched. Copy {name}, {name}-wal and "
+            f"{name}.lock together. If you know that none of them is missing or older, empty {name}.lock and go on"
+        )
+    if known is not None and commits < known:
+        raise LedgerRefused(
+            f"{path} lacks what was recorded last ({known - commits} of {known} commits): it or {name}-wal is damaged, "
+            f"missing or older. It was not touched. Restore them: whoever was called since would be called again"
+        )
+
+
+@contextlib.contextmanager
+def _looking_at(path: Path) -> Generator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
+        yield connection
 
 
 @contextlib.contextmanager
@@ -387,6 +450,18 @@ def _facts(connection: sqlite3.Connection) -> dict[str, Any]:
 def _put_facts(connection: sqlite3.Connection, facts: Mapping[str, Any]) -> None:
     values = [(name, json.dumps(value)) for name, value in facts.items()]
     connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
+
+
+def _record_nowhere(_: bytes, __: int) -> None:
+    """For a ledger that is being made: nobody else knows of it yet."""
+
+
+def _summed(values: Sequence[Any]) -> tuple[Any, ...]:
+    return (*values, _sum(values))
+
+
+def _sum(values: Sequence[Any]) -> int:
+    return zlib.crc32("\x1f".join(map(str, values)).encode())
 
 
 def _columns(row: Standing) -> tuple[Any, ...]:
