@@ -3,7 +3,7 @@
 The callbacks live as the built-in model says, and everything is sped up by one factor: lives, intervals and the latency
 of the answers, which is chosen so that a loop that asks every 2 s has 25 polls in flight on average. Our schedule runs
 at the cost at which its news are as late as the loops': reckoned in virtual time and corrected by a trial run, for a
-monitor makes looks that are nearly due together. Each client follows the same callbacks, placed at the same instants, in
+monitor makes looks that are nearly due together. Each client follows the same callbacks, from the same instants on, in
 a fresh process on one core; the responder runs on another, and measures how late each state is seen: from its beginning
 until a poll arrives that is answered with it or a later one.
 

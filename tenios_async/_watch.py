@@ -39,7 +39,7 @@ NOT_FOUND_GRACE = 30.0
 BACKOFF_MAX = 15.0
 """Seconds between two failed polls, at most, doubling from 1; google-api-core's polls end at 20."""
 SLACK = 0.2
-"""Of a wait: a look that early costs the schedule 2 % (half of the square of it), and one wake-up of the loop more than that."""
+"""Of a wait: by how much a look may be early. That costs the schedule 2 % (half of its square) and saves a wake-up."""
 
 RESOLUTION = 0.001
 """Seconds too short to sleep: what event loops round to (epoll's timeout counts milliseconds)."""
