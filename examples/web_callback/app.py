@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import TypedDict
 from urllib.parse import parse_qs
@@ -42,7 +42,7 @@ _log = logging.getLogger("web_callback")
 _HERE = Path(__file__).parent
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{22}")
 _PAGES = Jinja2Templates(_HERE / "templates")
-_PAGES.env.globals["steps"] = STEPS
+_PAGES.env.globals.update(steps=STEPS)
 
 
 class _Shared(TypedDict):
@@ -80,7 +80,7 @@ def create_app(
     """
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[_Shared]:
+    async def lifespan(_: Starlette) -> AsyncGenerator[_Shared, None]:
         async with (
             tenios() as client,
             ledger() as opened,
@@ -129,15 +129,9 @@ class Pages:
         try:
             await calls.place(handle, CallbackRequest(self._config_id, number), address)
         except TooMany as refusal:
-            return self._form(request, typed, *_about_limit(refusal), retry_after=refusal.retry_after)
-        except ValueError:
-            text = "This form was sent before, for another number. To be called on this one, send it once more."
-            return self._form(request, typed, text, 409)
-        except InvalidRequest:
-            return self._form(request, typed, "This number cannot be called. Please check it.", 422)
-        except (TeniosError, NotSent, LedgerError) as error:
-            _log.exception("a call could not be placed")
-            return self._form(request, typed, _about_failure(error), 503)
+            return self._form(request, typed, _about_limit(refusal), 429, retry_after=refusal.retry_after)
+        except (ValueError, TeniosError, NotSent, LedgerError) as error:
+            return self._form(request, typed, *_about_failure(error))
         return RedirectResponse(request.url_for("call", handle=handle).path, status_code=303)
 
     async def call(self, request: Request) -> Response:
@@ -203,7 +197,7 @@ def _parts(state: str) -> Mapping[str, object]:
     return {**parts, "title": view.title, "is_over": view.is_over}
 
 
-def _about_limit(refusal: TooMany) -> tuple[str, int]:
+def _about_limit(refusal: TooMany) -> str:
     minutes = max(1, round(refusal.retry_after / 60))
     when = f"in {minutes} minutes" if minutes > 1 else "in a minute"
     texts = {
@@ -211,13 +205,19 @@ def _about_limit(refusal: TooMany) -> tuple[str, int]:
         "address": f"You have asked for many calls. You can ask again {when}.",
         "total": f"More people want a call than we can answer. Please ask again {when}.",
     }
-    return texts[refusal.what], 429
+    return texts[refusal.what]
 
 
-def _about_failure(error: Exception) -> str:
+def _about_failure(error: Exception) -> tuple[str, int]:
+    """What to say, and the status."""
+    if isinstance(error, ValueError):
+        return "This form was sent before, for another number. To be called on this one, send it once more.", 409
+    _log.error("a call could not be placed", exc_info=error)
     if isinstance(error, CallbackOutcomeUnknown):
         view = view_of(State.UNKNOWN)
-        return f"{view.title}. {view.text}"
+        return f"{view.title}. {view.text}", 503
+    if isinstance(error, InvalidRequest):
+        return "This number cannot be called. Please check it.", 422
     if isinstance(error, (ConnectionFailed, NotSent)):
-        return "We could not connect. Nothing was sent, and your phone will not ring. Please try again."
-    return "We cannot place calls at the moment. Your phone will not ring. Please try again later."
+        return "We could not connect. Nothing was sent, and your phone will not ring. Please try again.", 503
+    return "We cannot place calls at the moment. Your phone will not ring. Please try again later.", 503

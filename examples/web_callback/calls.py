@@ -1,4 +1,4 @@
-"""Placing calls, each under a handle of ours, and following those that somebody looks at: one poll loop for all pages."""
+"""Calls, each under a handle of ours: placed once, and followed while somebody looks, by one poll loop for all pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Self
 
 import attrs
@@ -47,6 +47,8 @@ class _Followed:
     tabs: set[Tab] = attrs.field(factory=set[Tab])
 
     def tell(self, state: str) -> None:
+        if state == self.states[-1]:
+            return  # as was assumed before the first look
         self.states.append(state)
         for tab in self.tabs:
             tab.put_nowait(state)
@@ -80,7 +82,7 @@ class Calls:
             await asyncio.wait([self._reader])
 
     async def place(self, handle: str, request: CallbackRequest, address: str) -> None:
-        """Places the call of this handle, unless it was placed before or is being placed. It does not stop for who leaves.
+        """Places the call of this handle, unless it was placed before or is being placed. Who leaves does not stop it.
 
         Args:
             handle: the form's.
@@ -130,7 +132,7 @@ class Calls:
         return status
 
     @contextlib.asynccontextmanager
-    async def follow(self, handle: str, last_seen: str | None = None) -> AsyncIterator[Tab | None]:
+    async def follow(self, handle: str, last_seen: str | None = None) -> AsyncGenerator[Tab | None, None]:
         """Tells one page how the call goes: its present state, or what came after `last_seen`, and what is to come.
 
         The first to follow a call starts the polling, and the last to leave stops it. Gives None for a handle that

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from web_callback.numbers import Numbers
 
 _TRIES = 99
 
-ENDINGS = {
+ENDINGS: dict[str, tuple[str, Script | Fault]] = {
     "0221 123451": ("you talk for half a minute", Script.talk(ringing=5)),
     "0221 123452": ("nobody on our side picks up", Script.agent_silent(ring_duration=8)),
     "0221 123453": ("you do not pick up", Script.customer_silent(ringing=4, ring_duration=8)),
@@ -62,10 +63,8 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(arguments.host, arguments.port))
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import phonenumbers
@@ -25,11 +26,11 @@ class Numbers:
     """
 
     def __init__(self, regions: Sequence[str]) -> None:
-        unknown = set(regions) - set(phonenumbers.SUPPORTED_REGIONS)
-        if unknown or not regions:
-            raise ValueError(f"regions must be countries by their two letters, such as DE, and not {sorted(unknown)}")
+        is_known = bool(regions) and set(regions) <= set(phonenumbers.SUPPORTED_REGIONS)
+        sample = phonenumbers.example_number_for_type(regions[0], PhoneNumberType.FIXED_LINE) if is_known else None
+        if sample is None:
+            raise ValueError(f"regions must be countries by their two letters, such as DE, and not {list(regions)}")
         self._regions = tuple(regions)
-        sample = phonenumbers.example_number_for_type(regions[0], PhoneNumberType.FIXED_LINE)
         self.examples = tuple(
             phonenumbers.format_number(sample, form)
             for form in (PhoneNumberFormat.NATIONAL, PhoneNumberFormat.INTERNATIONAL)
@@ -42,10 +43,8 @@ class Numbers:
             raise ValueError("Please enter your phone number.")
         number = None
         if len(text) <= _LONGEST and not any(char.isalpha() for char in text):
-            try:
+            with contextlib.suppress(phonenumbers.NumberParseException):
                 number = phonenumbers.parse(text, self._regions[0])
-            except phonenumbers.NumberParseException:
-                pass
         if number is None or number.extension:
             raise ValueError(f"This is not a phone number. Write it like {' or '.join(self.examples)}.")
         if not phonenumbers.is_valid_number(number):
