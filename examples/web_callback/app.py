@@ -42,7 +42,6 @@ _log = logging.getLogger("web_callback")
 _HERE = Path(__file__).parent
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{22}")
 _PAGES = Jinja2Templates(_HERE / "templates")
-_PAGES.env.globals.update(steps=STEPS)
 
 
 class _Shared(TypedDict):
@@ -140,7 +139,7 @@ class Pages:
         state = await calls.state(request.path_params["handle"])
         if state is None:
             raise HTTPException(404)
-        context = {"view": view_of(state), "events": f"{request.url.path}/events"}
+        context = {"view": view_of(state), "steps": STEPS, "events": f"{request.url.path}/events"}
         return _PAGES.TemplateResponse(request, "call.html", context, headers={"Cache-Control": "no-store"})
 
     async def events(self, request: Request) -> Response:
@@ -193,7 +192,7 @@ async def _read(request: Request) -> dict[str, str]:
 def _parts(state: str) -> Mapping[str, object]:
     """What of the page changes with the state."""
     view = view_of(state)
-    parts = {name: _PAGES.get_template(f"{name}.html").render(view=view) for name in ("news", "steps")}
+    parts = {name: _PAGES.get_template(f"{name}.html").render(view=view, steps=STEPS) for name in ("news", "steps")}
     return {**parts, "title": view.title, "is_over": view.is_over}
 
 

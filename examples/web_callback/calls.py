@@ -1,4 +1,4 @@
-"""Calls, each under a handle of ours: placed once, and followed while somebody looks, by one poll loop for all pages."""
+"""Calls, each under a handle of ours: placed once, and followed by one poll loop for as long as a page is open."""
 
 from __future__ import annotations
 

@@ -51,9 +51,12 @@ async def serve(host: str, port: int) -> None:
                 tenios=lambda: TeniosClient("simulated", base_url=tenios.base_url),
             )
             config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=1)
-            print(f"http://{host}:{port} places calls at a simulated TENIOS; no phone rings. Ctrl-C ends it.\n")
+            print(
+                f"http://{host}:{port} places calls at a simulated TENIOS; no phone rings. Ctrl-C ends it.\n",
+                flush=True,
+            )
             for written, (what, _) in ENDINGS.items():
-                print(f"  {written}  {what}")
+                print(f"  {written}  {what}", flush=True)
             await uvicorn.Server(config).serve()
 
 
