@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from pathlib import Path
 
-import uvicorn
 from playwright.async_api import Browser, async_playwright
+from starlette.applications import Starlette
 
 from tenios_async import Polling, TeniosClient
 from tenios_async.batch import SQLiteLedger
@@ -22,18 +23,19 @@ from tenios_async.simulator import Script, Service, SimulatorServer
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from web_callback.app import create_app
 from web_callback.numbers import Numbers
+from web_callback.server import Server
 
 _PHONE = {"width": 360, "height": 580}
 _RINGING = Script((("CALLING_A", 0.0), ("CALLING_B", 0.0)))
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+class _Server(Server):
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(app, port=0, log_level="warning")
         self.ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    async def startup(self, sockets: list[object] | None = None) -> None:
-        await super().startup(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
         self.ready.set_result(self.servers[0].sockets[0].getsockname()[1])
 
 
@@ -66,7 +68,7 @@ async def render(folder: Path) -> None:
                 numbers=Numbers(["DE"]),
                 tenios=lambda: TeniosClient("simulated", base_url=tenios.base_url, polling=Polling.fixed(0.1)),
             )
-            server = _Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+            server = _Server(app)
             serving = asyncio.create_task(server.serve())
             browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
             await _shoot(browser, f"http://127.0.0.1:{await server.ready}", folder)

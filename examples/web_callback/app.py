@@ -1,11 +1,10 @@
-"""The application: `uvicorn --factory web_callback.app:from_environment`."""
+"""The application: its pages, and what lives as long as it does."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import TypedDict
@@ -30,7 +29,7 @@ from tenios_async import (
     TeniosError,
 )
 from tenios_async.batch import Ledger, LedgerError, NotSent, SQLiteLedger
-from web_callback.calls import Calls, new_handle
+from web_callback.calls import Calls, is_handle, new_handle
 from web_callback.events import CallEvents
 from web_callback.guard import MOST_BYTES, Guard
 from web_callback.limits import Limits, TooMany
@@ -40,7 +39,6 @@ from web_callback.words import STEPS, State, view_of
 _log = logging.getLogger("web_callback")
 
 _HERE = Path(__file__).parent
-_HANDLE = re.compile(r"[A-Za-z0-9_-]{22}")
 _PAGES = Jinja2Templates(_HERE / "templates")
 
 
@@ -118,7 +116,7 @@ class Pages:
         calls: Calls = request.state.calls
         fields = await _read(request)
         handle, typed = fields.get("handle", ""), fields.get("number", "")
-        if not _HANDLE.fullmatch(handle):
+        if not is_handle(handle):
             return self._form(request, typed, "This form is not complete. Please send it once more.", 400)
         try:
             number = self._numbers.read(typed)
@@ -211,7 +209,7 @@ def _about_failure(error: Exception) -> tuple[str, int]:
     """What to say, and the status."""
     if isinstance(error, ValueError):
         return "This form was sent before, for another number. To be called on this one, send it once more.", 409
-    _log.error("a call could not be placed", exc_info=error)
+    _log.error("a call could not be placed: %s: %s", type(error).__name__, error)
     if isinstance(error, CallbackOutcomeUnknown):
         view = view_of(State.UNKNOWN)
         return f"{view.title}. {view.text}", 503

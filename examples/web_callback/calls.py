@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 from collections.abc import AsyncGenerator
 from typing import Self
@@ -26,11 +27,12 @@ from web_callback.words import State, view_of
 
 _log = logging.getLogger("web_callback")
 
+_HANDLE = re.compile(r"[A-Za-z0-9_-]{22}")
 _MOST_TABS = 20
 """That follow one call."""
 
-Tab = asyncio.Queue[str]
-"""The states that one open page has still to be told."""
+Tab = asyncio.Queue[str | None]
+"""The states that one open page has still to be told; None is the end of the program."""
 
 
 class TooManyTabs(Exception):
@@ -68,6 +70,8 @@ class Calls:
         self._monitor = tenios.monitor()
         self._followed: dict[str, _Followed] = {}  # by the id that TENIOS gave
         self._placing: dict[str, asyncio.Task[None]] = {}  # by handle
+        self._tabs: set[Tab] = set()  # all of them
+        self._is_ending = False
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -146,13 +150,23 @@ class Calls:
         for state in _since(last_seen, call.states):
             tab.put_nowait(state)
         call.tabs.add(tab)
+        self._tabs.add(tab)
+        if self._is_ending:
+            tab.put_nowait(None)
         try:
             yield tab
         finally:
+            self._tabs.discard(tab)
             call.tabs.discard(tab)
             if not call.tabs and self._followed.get(call.callback.key) is call:
                 del self._followed[call.callback.key]
                 self._monitor.discard(call.callback)
+
+    def let_go(self) -> None:
+        """Ends what open pages are sent. Their browsers come back, to the program that is started next."""
+        self._is_ending = True
+        for tab in self._tabs:
+            tab.put_nowait(None)
 
     def _join(self, row: Row) -> _Followed:
         if row.callback is None or row.standing.state is not RowState.PLACED:
@@ -166,6 +180,8 @@ class Calls:
         return call
 
     async def _find(self, handle: str) -> Row | None:
+        if not is_handle(handle):
+            return None  # whatever else is a key in the ledger may be easy to guess
         if (task := self._placing.get(handle)) is not None:
             await asyncio.wait([task])
         return await self._ledger.by_key(handle)
@@ -193,6 +209,11 @@ class Calls:
 def new_handle() -> str:
     """128 bits, which nobody guesses."""
     return secrets.token_urlsafe(16)
+
+
+def is_handle(text: str) -> bool:
+    """Whether it looks like one of ours."""
+    return _HANDLE.fullmatch(text) is not None
 
 
 def _state_of(row: Row) -> str:

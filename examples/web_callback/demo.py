@@ -9,14 +9,13 @@ import os
 import tempfile
 from pathlib import Path
 
-import uvicorn
-
 from tenios_async import TeniosClient
 from tenios_async.batch import SQLiteLedger
 from tenios_async.simulator import Fault, Script, Service, SimulatorServer
 from web_callback.app import create_app
 from web_callback.limits import Limit, Limits
 from web_callback.numbers import Numbers
+from web_callback.server import Server
 
 _TRIES = 99
 
@@ -50,14 +49,13 @@ async def serve(host: str, port: int) -> None:
                 limits=Limits(address=Limit((30, 600)), number=Limit((1, 30))),  # to be tried more than once
                 tenios=lambda: TeniosClient("simulated", base_url=tenios.base_url),
             )
-            config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=1)
             print(
                 f"http://{host}:{port} places calls at a simulated TENIOS; no phone rings. Ctrl-C ends it.\n",
                 flush=True,
             )
             for written, (what, _) in ENDINGS.items():
                 print(f"  {written}  {what}", flush=True)
-            await uvicorn.Server(config).serve()
+            await Server(app, host=host, port=port, log_level="warning").serve()
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from web_callback.calls import Calls, TooManyTabs
+from web_callback.calls import Calls, Tab, TooManyTabs
 from web_callback.words import view_of
 
 HEARTBEAT = 15.0
@@ -20,7 +20,7 @@ RETRY = 1000
 
 
 class CallEvents(Response):
-    """A stream that ends when the call is over or the page is closed.
+    """A stream that ends when the call is over, the page is closed or the program ends.
 
     Its events have the state as their id: a browser that comes back, also after a restart, says what it has seen.
 
@@ -71,17 +71,22 @@ class CallEvents(Response):
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await _write(send, f"retry: {RETRY}\n\n")
-            is_over = False
-            while not is_over:
-                try:
-                    async with asyncio.timeout(HEARTBEAT):
-                        state = await tab.get()
-                except TimeoutError:
-                    await _write(send, "event: beat\ndata: .\n\n")  # and no comment, so that the page hears it too
-                    continue
-                await _write(send, f"id: {state}\ndata: {json.dumps(self._show(state))}\n\n")
-                is_over = view_of(state).is_over
+            await self._tell(tab, send)
             await send({"type": "http.response.body"})
+
+    async def _tell(self, tab: Tab, send: Send) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT):
+                    state = await tab.get()
+            except TimeoutError:
+                await _write(send, "event: beat\ndata: .\n\n")  # and no comment, so that the page hears it too
+                continue
+            if state is None:
+                return
+            await _write(send, f"id: {state}\ndata: {json.dumps(self._show(state))}\n\n")
+            if view_of(state).is_over:
+                return
 
 
 async def _write(send: Send, text: str) -> None:

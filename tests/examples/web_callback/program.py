@@ -3,15 +3,14 @@
 import asyncio
 import sys
 
-import uvicorn
-
 from tenios_async import Polling, TeniosClient
 from tenios_async.batch import SQLiteLedger
 from web_callback.app import create_app
 from web_callback.numbers import Numbers
+from web_callback.server import Server
 
 
-class Server(uvicorn.Server):
+class Told(Server):
     async def startup(self, sockets=None):
         await super().startup(sockets)
         if self.started:
@@ -25,8 +24,7 @@ def main(port, path, url):
         numbers=Numbers(["DE"]),
         tenios=lambda: TeniosClient("key", base_url=url, polling=Polling.fixed(0.05)),
     )
-    config = uvicorn.Config(app, port=int(port), log_level="warning", timeout_graceful_shutdown=1)
-    asyncio.run(Server(config).serve())
+    asyncio.run(Told(app, port=int(port), log_level="warning").serve())
 
 
 if __name__ == "__main__":

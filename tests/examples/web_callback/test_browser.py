@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -85,16 +86,19 @@ class World:
     async def start(self):
         arguments = map(str, (PROGRAM, self.port, self.ledger, self.tenios.base_url))
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, cwd=PROGRAM.parents[3] / "examples"
+            sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
         self.port = int(await self.process.stdout.readline())
 
-    async def kill(self):
-        if self.process is not None:
-            self.process.kill()
-            await self.process.wait()
-            self.process._transport.close()
-            self.process = None
+    async def stop(self, how=signal.SIGKILL):
+        if self.process is None:
+            return ""
+        process, self.process = self.process, None
+        process.send_signal(how)
+        _, said = await process.communicate()
+        assert process.returncode == -how
+        assert b"Traceback" not in said
+        return said.decode()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -107,7 +111,7 @@ async def world(tmp_path, monkeypatch):
         try:
             yield made
         finally:
-            await made.kill()
+            await made.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -312,14 +316,16 @@ async def test_the_last_tab_to_close_stops_the_polling(visit, world):
     await until(lambda: polls[10] > asked + 1)
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("away", [0, 3])
-async def test_the_server_is_killed_in_the_middle_and_the_page_goes_on(visit, world, away):
+async def test_the_server_ends_in_the_middle_and_the_page_goes_on(visit, world, away, how):
+    """With a tab open it ends at once, and without a word when it is asked to."""
     page = await visit()
     await ask(page)
     await shows(page, TAKEN)
     world.step(2)
     await shows(page, AGENT)
-    await world.kill()
+    assert await world.stop(how) == ""
     await expect(page.get_by_text("The connection is lost")).to_be_visible()
     world.step(away)
     await world.start()
@@ -331,6 +337,40 @@ async def test_the_server_is_killed_in_the_middle_and_the_page_goes_on(visit, wo
     assert world.service.inits == {NUMBER: 1}
 
 
+async def test_a_proxy_that_answers_for_a_server_that_is_away(visit, world):
+    """Browsers do not ask again after such an answer; the page does."""
+    page = await visit()
+
+    async def away(route):
+        await route.fulfill(status=502, body="Bad Gateway")
+
+    await page.route("**/events", away)
+    await ask(page)
+    await expect(page.get_by_text("The connection is lost")).to_be_visible()
+    world.step(3)
+    await page.unroute("**/events")
+    await shows(page, PHONE)
+    await expect(page.get_by_text("The connection is lost")).to_be_hidden()
+
+
+async def test_a_connection_that_died_in_silence_is_made_anew(visit, world):
+    page = await visit()
+    await page.clock.install()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    await ask(page)
+    world.step(2)
+    await shows(page, AGENT)
+    world.process.send_signal(signal.SIGSTOP)
+    await page.clock.run_for(39_000)
+    assert len([url for url in asked if url.endswith("/events")]) == 1
+    async with page.expect_request("**/events"):
+        await page.clock.run_for(3_000)
+    world.step()
+    world.process.send_signal(signal.SIGCONT)
+    await shows(page, PHONE)
+
+
 async def test_the_server_is_killed_while_it_places_the_call(visit, world):
     """Nobody knows then, and the form that the browser sends again does not ring a second time."""
     world.service.fail_init(Fault.lost(Manner.STALL))
@@ -338,7 +378,7 @@ async def test_the_server_is_killed_while_it_places_the_call(visit, world):
     handle = await page.locator("input[name=handle]").input_value()
     asking = asyncio.create_task(ask(page))
     await world.service.until(lambda: world.service.inits)
-    await world.kill()
+    await world.stop()
     await asyncio.gather(asking, return_exceptions=True)  # the browser shows an error of its own
     await world.start()
     answer = await page.request.post(f"{world.url}/calls", form={"handle": handle, "number": TYPED})

@@ -235,8 +235,13 @@ async def test_a_page_that_nobody_follows_asks_once(start, tenios_simulator):
         assert await calls.state(handle) == "CALLING_A", "the last that is known"
 
 
-async def test_a_handle_that_was_never_given(start):
+async def test_a_handle_that_was_never_given(start, tenios_simulator, ledger):
+    """Also where the ledger has other keys, which are easy to guess."""
     async with start() as calls:
+        await ledger.place_once(tenios_simulator.client(), REQUEST, key="order 4711")
+        assert await calls.state("order 4711") is None
+        async with calls.follow("order 4711") as tab:
+            assert tab is None
         assert await calls.state(new_handle()) is None
         async with calls.follow(new_handle()) as tab:
             assert tab is None
