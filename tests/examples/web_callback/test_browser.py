@@ -255,6 +255,23 @@ async def test_a_double_click_rings_once(visit, world, javascript):
     assert world.service.inits == {NUMBER: 1}
 
 
+async def test_the_button_waits_and_is_there_again_for_who_comes_back(visit):
+    page = await visit()
+
+    async def no_page(route):
+        await route.fulfill(status=204)
+
+    await page.route("**/calls", no_page)
+    await page.get_by_label("Your phone number").fill(TYPED)
+    button = page.get_by_role("button")
+    await button.click()
+    await expect(button).to_be_disabled()
+    await expect(button).to_have_text("One moment ...")
+    await page.evaluate("() => void dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    await expect(button).to_be_enabled()
+    await expect(button).to_have_text("Call me now")
+
+
 async def test_a_form_that_is_resent_leads_to_the_same_call(visit, world):
     page = await visit()
     handle = await page.locator("input[name=handle]").input_value()

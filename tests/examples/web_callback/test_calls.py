@@ -142,7 +142,7 @@ async def test_a_form_that_is_sent_ten_times_at_once_rings_once_and_counts_once(
 
 
 async def test_who_leaves_while_it_is_placed_does_not_stop_it(start, tenios_simulator):
-    tenios_simulator.service.latency = 1.0
+    tenios_simulator.service.latency = 5.0  # longer than the library stays for who is cancelled
     async with start() as calls:
         handle = new_handle()
         with pytest.raises(TimeoutError):
@@ -154,13 +154,13 @@ async def test_who_leaves_while_it_is_placed_does_not_stop_it(start, tenios_simu
 
 
 async def test_leaving_the_application_waits_for_what_is_being_placed(start, tenios_simulator, ledger):
-    tenios_simulator.service.latency = 1.0
+    tenios_simulator.service.latency = 5.0  # longer than the library stays for who is cancelled
     async with start() as calls:
         handle = new_handle()
         waiting = asyncio.create_task(calls.place(handle, REQUEST, "203.0.113.7"))
         await asyncio.sleep(0.5)
-    await waiting
     assert (await ledger.by_key(handle)).callback.id == 10
+    await waiting
 
 
 async def test_a_doubt_is_a_state_and_stays_one(start, tenios_simulator):
