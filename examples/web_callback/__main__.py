@@ -15,7 +15,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--forwarded-allow-ips", default="127.0.0.1", help="proxies whose X-Forwarded-For is believed")
     options = vars(parser.parse_args())
-    Server(from_environment(), **options).run()
+    server = Server(from_environment(), **options)
+    server.run()
+    if not server.started:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

