@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak clean
+.PHONY: help demo example-web test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## place callbacks against a simulator on this machine and watch each to its end
 	@$(BIN)/tenios demo
+
+example-web: $(READY) ## a web page with a "call me back" form, beside a simulator; ARGS="--port 8080" for another port
+	@cd examples && ../$(BIN)/python -m web_callback.demo $(ARGS)
 
 test: $(READY) ## the whole test suite
 	@$(BIN)/python -m pytest
@@ -42,8 +45,9 @@ coverage: $(READY) ## the suite with branch coverage
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
-pictures: $(READY) ## render docs/watch.svg from the real program
+pictures: $(READY) ## render docs/watch.svg and docs/web-*.png from the real programs; the latter with Chromium
 	@$(BIN)/python docs/render_watch.py docs/watch.svg
+	@$(BIN)/python docs/render_web.py docs
 
 $(BENCH): $(READY)
 	@$(BIN)/pip --disable-pip-version-check install -q --group bench
