@@ -39,7 +39,7 @@ class Beside:
 
     def __init__(self, ledger: Path) -> None:
         path = beside(ledger)
-        self._file = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+        self._file = _open(path)
         try:
             _lock(self._file)
         except OSError:
@@ -87,11 +87,16 @@ def record_beside(ledger: Path, identity: bytes, commits: int) -> None:
     """The same for who writes without the lock, in the middle of a run: `resolve`. Raises OSError."""
     if (witnessed(ledger, identity) or 0) >= commits:
         return
-    file = os.open(beside(ledger), os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600)
+    file = _open(beside(ledger))
     try:
         _write(file, identity, commits)
     finally:
         os.close(file)
+
+
+def _open(path: Path) -> int:
+    flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)  # as the system has them
+    return os.open(path, flags, 0o600)
 
 
 def _write(file: int, identity: bytes, commits: int) -> None:

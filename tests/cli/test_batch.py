@@ -3,11 +3,13 @@
 import json
 import os
 import signal
-import sqlite3
+from datetime import timedelta
 
 import attrs
 import pytest
 
+from tenios_async.batch import RowState
+from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.simulator import Fault, Manner, Script
 
 AT_ONCE = Script((("DISCONNECTED", 0.0),))
@@ -28,6 +30,13 @@ def show(done):
     """Nobody's number is shown unless asked for."""
     assert not any(number in done.out + done.err for number in NUMBERS)
     return done
+
+
+def a_minute_passes(path):
+    with LedgerFile.read(path) as ledger, ledger.transaction():
+        for row in ledger.rows(RowState.UNKNOWN):
+            ago = row.standing.intended_at - timedelta(minutes=1)
+            ledger.change(row.id, lambda standing, ago=ago: attrs.evolve(standing, intended_at=ago))
 
 
 def test_create_says_what_it_took_and_calls_nobody(ledger, tenios, service, tmp_path):
@@ -137,9 +146,7 @@ def test_doubts_are_listed_and_resolved(ledger, tenios, service):
     early = tenios("batch", "resolve", "campaign.db", "--line", 5, "--not-called")
     assert early.code == 2
     assert "still be on its way" in early.err
-    with sqlite3.connect(ledger) as connection:
-        connection.execute("UPDATE calls SET intended_at = intended_at - 60")
-    connection.close()
+    a_minute_passes(ledger)
     assert tenios("batch", "resolve", "campaign.db", "--all", "--not-called").code == 0
     assert tenios("batch", "run", "campaign.db").code == 0
     assert (service.inits[NUMBERS[1]], service.inits[NUMBERS[2]], service.inits[NUMBERS[3]]) == (1, 1, 2)
@@ -204,7 +211,6 @@ def test_added_contacts_are_called_too(ledger, tenios, service, tmp_path):
 
 def test_a_disk_that_is_full_is_8(ledger, tenios, service, environment):
     from tenios_async.batch import LedgerFailed
-    from tenios_async.batch.ledger_file import LedgerFile
 
     def fail(*_):
         raise LedgerFailed("campaign.db cannot be written: the disk is full")
