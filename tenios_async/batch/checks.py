@@ -63,7 +63,8 @@ def check_commits(path: Path) -> None:
         raise LedgerRefused(
             f"{path} was in use when its program ended or when it was copied, and {name}.lock beside it is missing or "
             f"damaged: nobody can tell whether {name} is complete, and it was not touched. Copy {name}, {name}-wal and "
-            f"{name}.lock together. If you know that none of them is missing or older, empty {name}.lock and go on"
+            f"{name}.lock together. If you know that none of them is missing or older, make {name}.lock an empty file "
+            "and go on"
         )
     if known is not None and commits < known:
         raise LedgerRefused(

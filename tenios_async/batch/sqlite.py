@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 
-from tenios_async.batch.errors import LedgerFailed
+from tenios_async.batch.errors import LedgerError, LedgerFailed
 from tenios_async.batch.ledger import Change, Ledger
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.standing import IllegalMove, RowState, Standing
@@ -163,7 +163,7 @@ class _Writer:
                     for job in jobs:
                         job.result = job.work(self.file)
             except Exception as error:  # whatever it is, none of this is known to be on the disk
-                failure = error if isinstance(error, LedgerFailed) else LedgerFailed(f"{self.file.path}: {error!r}")
+                failure = error if isinstance(error, LedgerFailed) else LedgerFailed(_told(error, self.file.path))
                 with self._changed:
                     # After a failed fsync nobody knows what the disk holds: a second one that succeeds proves nothing.
                     self._failure = failure
@@ -179,6 +179,10 @@ class _Writer:
             jobs = list(self._jobs)
             self._jobs.clear()
             return jobs
+
+
+def _told(error: Exception, path: Path) -> str:
+    return str(error) if isinstance(error, LedgerError) else f"{path}: {error!r}"
 
 
 def _deliver(jobs: list[_Job], failure: Exception | None) -> None:
