@@ -13,6 +13,7 @@ import attrs
 
 from tenios_async.batch.contacts import BadRow, is_json, read_contacts, writing_rejects
 from tenios_async.batch.errors import LedgerRefused
+from tenios_async.batch.files import check_replaceable
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.numbers import Numbers, read_opt_outs
 from tenios_async.batch.row import NewRow
@@ -100,6 +101,8 @@ class Campaign:
         Raises `LedgerRefused`, `ValueError` for a file that cannot be read, and `TooManyRejects`.
         """
         numbers = Numbers(region, prefixes)
+        if rejects is not None:
+            check_replaceable(Path(rejects), path, contacts, opt_out)
         taken = Taken()
 
         def fill(ledger: LedgerFile) -> None:
@@ -138,6 +141,8 @@ class Campaign:
         max_bad: float = math.inf,
     ) -> Taken:
         """Adds contacts, by the rules of the campaign. Not while it runs. Arguments and errors as of `create`."""
+        if rejects is not None:
+            check_replaceable(Path(rejects), path, contacts, opt_out)
         with LedgerFile.write(path) as ledger:
             facts = campaign_facts(ledger)
             numbers = Numbers(facts["region"], facts["prefixes"])

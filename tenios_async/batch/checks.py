@@ -18,19 +18,35 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def is_ledger(path: Path) -> bool:
+    """Whether it says that it is one, of whatever version."""
+    try:
+        return _says_so(_header(path))
+    except OSError:
+        return False
+
+
 def check_header(path: Path) -> None:
     """Reads what the file says it is, without opening it as a database, which would touch it."""
     try:
-        with path.open("rb") as file:
-            header = file.read(100)
+        header = _header(path)
     except FileNotFoundError:
         raise LedgerRefused(f"there is no ledger {path}; `tenios batch create` makes one") from None
     except OSError as error:
         raise LedgerRefused(f"{path} cannot be read: {error.strerror}") from None
-    if not header.startswith(b"SQLite format 3\0") or int.from_bytes(header[68:72]) != APPLICATION_ID:
+    if not _says_so(header):
         raise LedgerRefused(f"{path} is not a ledger of this library; it was not touched")
     if (version := int.from_bytes(header[60:64])) != VERSION:
         raise LedgerRefused(f"{path} is a ledger of version {version}, and this release writes {VERSION}")
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(100)
+
+
+def _says_so(header: bytes) -> bool:
+    return header.startswith(b"SQLite format 3\0") and int.from_bytes(header[68:72]) == APPLICATION_ID
 
 
 def check_whole(path: Path) -> None:

@@ -190,7 +190,7 @@ def _csv_rows(path: Path, reader: Any, header: list[str]) -> Iterator[_Record]:
         except csv.Error as error:
             if "end of data" in str(error) or "field larger" in str(error):
                 raise SourceError(path, line, "a quotation mark opens there and is never closed") from None
-            yield line, {}, f"it cannot be read as CSV: {error}"
+            yield line, dict.fromkeys(header, ""), f"it cannot be read as CSV: {error}"
             continue
         if cells is None:
             return
@@ -200,7 +200,7 @@ def _csv_rows(path: Path, reader: Any, header: list[str]) -> Iterator[_Record]:
 
 
 def _ragged(header: list[str], cells: list[str]) -> tuple[dict[str, Any], str | None]:
-    fields: dict[str, Any] = dict(zip(header, cells, strict=False))
+    fields: dict[str, Any] = dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))
     if len(cells) == len(header):
         return fields, None
     if len(cells) > len(header):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import tempfile
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from rich.live import Live
@@ -21,6 +18,7 @@ from tenios_async.batch import Campaign, Hours, LedgerError, LedgerFailed, Progr
 from tenios_async.batch.campaign import campaign_facts
 from tenios_async.batch.contacts import is_json
 from tenios_async.batch.export import write_rows
+from tenios_async.batch.files import check_writable, replacing
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.reading import read_figures
 from tenios_async.batch.report import html, table
@@ -29,7 +27,7 @@ from tenios_async.cli.outcome import Exit, exit_for
 from tenios_async.cli.output import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from tenios_async import TeniosClient, Transition
     from tenios_async.batch import Row, Taken
@@ -148,6 +146,8 @@ async def run(
             except BrokenPipeError:
                 campaign.stop("nobody reads what it says")
 
+    if report is not None:
+        check_writable(report)
     client = make_client()
     try:
         async with Campaign(ledger) as campaign, client, _shown(output, campaign):
@@ -400,23 +400,10 @@ def export(output: Output, ledger: Path, file: Path) -> Exit:
 def _export(ledger: Path, file: Path) -> int:
     if not is_json(file) and file.suffix.lower() != ".csv":
         raise ValueError(f"{file.name} says neither .csv nor .jsonl")
-    with LedgerFile.read(ledger) as source, source.snapshot(), _replacing(file) as part:
+    with LedgerFile.read(ledger) as source, source.snapshot(), replacing(file) as part:
         return write_rows(file, part, source.rows(), source.extras())
 
 
 def _write(file: Path, text: str) -> None:
-    with _replacing(file) as part:
+    with replacing(file) as part:
         part.write(text)
-
-
-@contextmanager
-def _replacing(file: Path) -> Generator[IO[str]]:
-    """Replaces a file in one step, readable by its owner only; whoever reads it meanwhile sees the old or the new."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as part:
-            yield part
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

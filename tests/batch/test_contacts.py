@@ -183,3 +183,15 @@ def test_whatever_is_in_it_only_our_errors_come_out(tmp_path_factory, content, n
             assert isinstance(row, (Contact, BadRow))
     except SourceError:
         pass
+
+
+def test_rejects_keep_every_column_whichever_line_is_bad_first(tmp_path, read):
+    """One that is too short, and one that is no CSV at all."""
+    for first in ("+43221123456", '"a" b,c,d'):
+        bad = read(f"callback_number,name,city\n{first}\n+43221123450,Bob,K\xf6ln\n")
+        path = tmp_path / "rejects.csv"
+        with writing_rejects(path, as_json=False) as reject:
+            for row in bad:
+                reject(row)
+        mended = read(path.read_text().replace("+43", "+49"))
+        assert mended[1].extra == {"name": "Bob", "city": "K\xf6ln"}

@@ -1,8 +1,10 @@
 """`tenios batch`: what each command does, says and ends with."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 from datetime import timedelta
 
 import attrs
@@ -189,14 +191,22 @@ def test_who_opted_out_since_is_not_called(ledger, tenios, service, tmp_path):
     assert tenios("batch", "run", "campaign.db", "--opt-out", "opt-out").code == 2
 
 
+def press_ctrl_c(process):
+    """As a person does: again, where Python was about to wait just then and did not notice."""
+    for _ in range(100):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=0.3)[1]
+    raise AssertionError("it does not end")
+
+
 def test_ctrl_c_while_the_list_is_read_leaves_nothing(ledger, start, tmp_path):
     os.mkfifo(tmp_path / "endless.csv")
     creating = start("batch", "create", "endless.csv", "new.db", "--prefix", "+49")
     with (tmp_path / "endless.csv").open("w") as pipe:
         pipe.write("callback_number\n")
         pipe.flush()
-        creating.send_signal(signal.SIGINT)
-        _, err = creating.communicate(timeout=30)
+        err = press_ctrl_c(creating)
     assert (creating.returncode, "Traceback" in err) == (130, False)
     assert not list(tmp_path.glob("new.db*"))
 
@@ -219,3 +229,26 @@ def test_a_disk_that_is_full_is_8(ledger, tenios, service, environment):
     done = show(tenios("batch", "run", "campaign.db"))
     assert (done.code, service.inits.total()) == (8, 0)
     assert "disk is full" in done.err
+
+
+@pytest.mark.parametrize("over", ["campaign.db", "campaign.db-wal", "campaign.db.lock", "second.db"])
+def test_no_report_and_no_export_is_written_over_a_ledger(ledger, tenios, service, tmp_path, over):
+    """A mistyped command must not lose who was called."""
+    tenios("batch", "create", "contacts.csv", "second.db", "--prefix", "+49")
+    before = (tmp_path / over).read_bytes() if (tmp_path / over).exists() else None
+    for command in (["report", "campaign.db", over], ["run", "campaign.db", "--report", over]):
+        done = tenios("batch", *command)
+        assert (done.code, "not overwritten" in done.err) == (2, True)
+    assert ((tmp_path / over).read_bytes() if (tmp_path / over).exists() else None) == before
+    assert not service.inits
+    (tmp_path / "campaign.db").rename(tmp_path / "campaign.csv")
+    done = tenios("batch", "export", "campaign.csv", "campaign.csv")
+    assert (done.code, "not overwritten" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("report", ["missing/report.html", "."])
+def test_a_report_that_cannot_be_written_is_found_out_before_anybody_is_called(ledger, tenios, service, report):
+    done = show(tenios("batch", "run", "campaign.db", "--report", report))
+    assert (done.code, service.inits.total()) == (2, 0)
+    assert report in done.err
+    assert "cannot be written" in done.err or "folder" in done.err
