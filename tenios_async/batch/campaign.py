@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tenios_async import Polling, TeniosClient
     from tenios_async.batch.hours import Hours
+    from tenios_async.batch.row import Row
     from tenios_async.batch.runner import Hook
 
 KIND = "campaign"
@@ -108,7 +109,7 @@ class Campaign:
         def fill(ledger: LedgerFile) -> None:
             nonlocal taken
             with ledger.transaction():
-                taken = _take(
+                taken, source = _take(
                     ledger,
                     Path(contacts),
                     numbers,
@@ -117,6 +118,7 @@ class Campaign:
                     rejects=rejects,
                     max_bad=max_bad,
                 )
+                ledger.put_facts(source)
 
         facts = {
             "kind": KIND,
@@ -124,8 +126,6 @@ class Campaign:
             "callback_config_id": callback_config_id,
             "region": region,
             "prefixes": list(prefixes),
-            "source": Path(contacts).name,
-            "source_sha256": _digest(Path(contacts)),
         }
         LedgerFile.create(path, facts, fill)
         return taken
@@ -147,7 +147,8 @@ class Campaign:
             facts = campaign_facts(ledger)
             numbers = Numbers(facts["region"], facts["prefixes"])
             with ledger.transaction():
-                return _take(
+                after = ledger.last()
+                taken, source = _take(
                     ledger,
                     Path(contacts),
                     numbers,
@@ -156,6 +157,8 @@ class Campaign:
                     rejects=rejects,
                     max_bad=max_bad,
                 )
+                ledger.put_facts({"added": [*facts.get("added", []), {"after": after, **source}]})
+            return taken
 
     async def __aenter__(self) -> Self:
         await self.ledger.__aenter__()
@@ -251,7 +254,9 @@ def _take(
     opt_out: Path | str | None,
     rejects: Path | str | None,
     max_bad: float,
-) -> Taken:
+) -> tuple[Taken, dict[str, str]]:
+    """Takes what it may, and gives the facts about the file too."""
+    digest = hashlib.sha256()
     config_id = ledger.facts["callback_config_id"]
     opted_out_numbers: Collection[str] = () if opt_out is None else read_opt_outs(Path(opt_out), numbers)
     taken = repeated = opted_out = bad = 0
@@ -259,7 +264,9 @@ def _take(
         reject: Callable[[BadRow], None] = _forget
         if rejects is not None:
             reject = stack.enter_context(writing_rejects(Path(rejects), as_json=is_json(contacts)))
-        for found in read_contacts(contacts, callback_config_id=config_id, numbers=numbers, columns=columns):
+        for found in read_contacts(
+            contacts, callback_config_id=config_id, numbers=numbers, columns=columns, digest=digest
+        ):
             if isinstance(found, BadRow):
                 bad += 1
                 reject(found)
@@ -278,13 +285,14 @@ def _take(
                 reject(found.rejected("this number is in the campaign already"))
     result = Taken(taken, repeated, opted_out, bad)
     ledger.put_facts({"rejected": ledger.facts.get("rejected", 0) + result.rejected})
-    return result
+    return result, {"source": contacts.name, "source_sha256": digest.hexdigest()}
+
+
+def list_of(facts: Mapping[str, Any], row: Row) -> str:
+    """The name of the file that a row came from."""
+    added = [found["source"] for found in facts.get("added", []) if found["after"] < row.id]
+    return str(added[-1] if added else facts.get("source", ""))
 
 
 def _forget(_: BadRow) -> None:
     """For those who want no list of what was rejected."""
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,14 +14,16 @@ import os
 import secrets
 import sqlite3
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tenios_async import CallbackStatus
 from tenios_async.batch.beside import Beside, record_beside
 from tenios_async.batch.checks import check_commits, check_header, check_whole, damaged
-from tenios_async.batch.errors import LedgerFailed, LedgerRefused
-from tenios_async.batch.standing import Move, RowState, Standing, called, crash, not_called
+from tenios_async.batch.errors import LedgerError, LedgerFailed, LedgerRefused
+from tenios_async.batch.row import Resolution
+from tenios_async.batch.standing import IllegalMove, Move, RowState, Standing, called, crash, not_called
 from tenios_async.batch.tables import (
     APPLICATION_ID,
     INSERT,
@@ -39,7 +41,6 @@ from tenios_async.batch.tables import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-    from datetime import datetime
 
     from tenios_async import Callback
     from tenios_async.batch.row import NewRow, Row
@@ -75,31 +76,22 @@ class LedgerFile:
         """
         path = Path(path)
         part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-        with _refused_or_failed(path):
-            if path.exists() or path.is_symlink():
-                raise LedgerRefused(f"{path} exists already; it is not overwritten. `tenios batch add` adds to it")
-            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        _check_new(path)
+        try:
+            with _refused_or_failed(path):
+                os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+                ledger = cls(part, _begun(part, facts), None, _record_nowhere)
             try:
-                connection = _connect(part)
-                connection.executescript(SCHEMA)
-                with _transaction(connection):
-                    connection.execute("INSERT INTO mark VALUES (?, 0, 0)", (secrets.token_bytes(8),))
-                    _put_facts(connection, facts)
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {VERSION}")
-                ledger = cls(part, connection, None, _record_nowhere)
-                try:
-                    if fill is not None:
-                        fill(ledger)
-                finally:
-                    ledger.close()
+                if fill is not None:
+                    fill(ledger)
+            finally:
+                ledger.close()
+            with _refused_or_failed(path):
                 _link(part, path)
                 _sync_folder(path.parent)
-            except FileExistsError:
-                raise LedgerRefused(f"{path} exists already; it is not overwritten") from None
-            finally:
-                for leftover in (part, *_siblings(part)):
-                    leftover.unlink(missing_ok=True)
+        finally:
+            for leftover in (part, *_siblings(part)):
+                leftover.unlink(missing_ok=True)
 
     @classmethod
     def write(cls, path: Path | str) -> Self:
@@ -153,21 +145,25 @@ class LedgerFile:
     @contextlib.contextmanager
     def transaction(self) -> Generator[None]:
         """All of it or nothing, durable when it is left. Raises `LedgerFailed` where the disk does."""
-        with _refused_or_failed(self.path), self._noting_failure():
-            commits = None
-            before = self._connection.total_changes
-            with _transaction(self._connection):
+        commits = None
+        try:
+            with _sqlites_as_ours(self.path), _transaction(self._connection):
+                before = self._connection.total_changes
                 yield
                 if self._connection.total_changes > before:
                     self._connection.execute("UPDATE mark SET commits = commits + 1")
                     (commits,) = self._connection.execute("SELECT commits FROM mark").fetchone()
             if commits is not None:
-                self._record(self._identity, commits)
+                with _refused_or_failed(self.path):
+                    self._record(self._identity, commits)
+        except LedgerError:
+            self._has_failed = True
+            raise
 
     @contextlib.contextmanager
     def snapshot(self) -> Generator[None]:
         """What is read within it is as of one moment."""
-        with _refused_or_failed(self.path):
+        with _sqlites_as_ours(self.path):
             self._connection.execute("BEGIN")
             try:
                 yield
@@ -202,10 +198,17 @@ class LedgerFile:
 
     def resolve(self, row: Row, at: datetime, *, who: str, was_called: bool, callback: Callback | None = None) -> None:
         """Writes down what a person says became of a row in doubt, within a transaction. Raises `IllegalMove`."""
+        if callback is not None:
+            self._check_id_is_new(callback)
         self.change(row.id, called(who, at, callback) if was_called else not_called(who, at))
         verdict = "called" if was_called else "not called"
         values = (row.id, row.standing.attempt, verdict, who, at.timestamp())
         self._connection.execute("INSERT INTO resolutions VALUES (?, ?, ?, ?, ?)", values)
+
+    def resolutions(self) -> dict[int, Resolution]:
+        """What was said last of each row, by its number."""
+        found = self._connection.execute("SELECT call, verdict, who, max(at) FROM resolutions GROUP BY call")
+        return {call: Resolution(verdict, who, datetime.fromtimestamp(at, UTC)) for call, verdict, who, at in found}
 
     def recover(self) -> int:
         """After a crash: whatever was being placed is in doubt. Gives how many, for the writer who has the lock."""
@@ -218,6 +221,11 @@ class LedgerFile:
     def queued(self, limit: int, after: int = 0) -> list[Row]:
         """The next rows to dial, by their number."""
         return list(self._select("state = 'QUEUED' AND id > ? ORDER BY id LIMIT ?", (after, limit)))
+
+    def last(self) -> int:
+        """The number of its last row, 0 where there is none."""
+        (found,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()
+        return int(found)
 
     def rows(self, *states: RowState) -> Iterator[Row]:
         """All rows, or those in some states."""
@@ -253,13 +261,10 @@ class LedgerFile:
         """Reads; for figures."""
         yield from self._connection.execute(sql, tuple(values))
 
-    @contextlib.contextmanager
-    def _noting_failure(self) -> Generator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError):
-            self._has_failed = True
-            raise
+    def _check_id_is_new(self, callback: Callback) -> None:
+        for row in self._select("callback_id IN (?, ?)", (callback.key, json.dumps(callback.key))):
+            which = f"key {row.key}" if row.line is None else f"line {row.line}"
+            raise IllegalMove(f"callback {callback.id} is that of {which}; was another id meant?")
 
     def _begin(self) -> None:
         """Says in the file itself that it is not all there is, so that a copy of it alone is known for what it is."""
@@ -306,25 +311,68 @@ def _transaction(connection: sqlite3.Connection) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _refused_or_failed(path: Path) -> Generator[None]:
-    """SQLite's and the system's errors as ours."""
+def _sqlites_as_ours(path: Path) -> Generator[None]:
+    """SQLite's errors as ours."""
     try:
         yield
-    except (sqlite3.OperationalError, OSError) as error:
-        raise LedgerFailed(f"{path} cannot be written or read: {error}. Nothing more was dialled") from None
+    except sqlite3.OperationalError as error:
+        raise LedgerFailed(_failed(path, error)) from None
     except sqlite3.DatabaseError as error:
         raise LedgerRefused(f"{path} is damaged ({error}); it was not touched") from None
 
 
-def _link(part: Path, path: Path) -> None:
-    """Gives it its name. Raises `FileExistsError` where somebody else took that meanwhile; a rename would not."""
+@contextlib.contextmanager
+def _refused_or_failed(path: Path) -> Generator[None]:
+    """And the system's, where they are about the ledger and not about what is being read or written beside it."""
     try:
-        os.link(part, path)
-    except FileExistsError:
+        with _sqlites_as_ours(path):
+            yield
+    except OSError as error:
+        raise LedgerFailed(_failed(path, error)) from None
+
+
+def _failed(path: Path, error: Exception) -> str:
+    return f"{path} cannot be written or read: {error}. Nothing more was dialled"
+
+
+def _check_new(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise LedgerRefused(f"{path} exists already; it is not overwritten. `tenios batch add` adds to it")
+    if not path.parent.is_dir():
+        raise LedgerRefused(f"{path} cannot be made: there is no folder {path.parent}")
+    for left in _siblings(path):
+        if left.exists():  # SQLite would take it for the end of the new one
+            raise LedgerRefused(f"{left} is left of another ledger that was called {path.name}; move it away first")
+
+
+def _begun(path: Path, facts: Mapping[str, Any]) -> sqlite3.Connection:
+    """An empty file as a ledger without rows."""
+    connection = _connect(path)
+    try:
+        connection.executescript(SCHEMA)
+        with _transaction(connection):
+            connection.execute("INSERT INTO mark VALUES (?, 0, 0)", (secrets.token_bytes(8),))
+            _put_facts(connection, facts)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    except BaseException:
+        connection.close()
         raise
-    except OSError:  # a file system without hard links, such as FAT
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-        part.replace(path)
+    return connection
+
+
+def _link(part: Path, path: Path) -> None:
+    """Gives it its name. Raises `LedgerRefused` where somebody else took that meanwhile; a rename would not."""
+    try:
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links, such as FAT
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+            part.replace(path)
+    except FileExistsError:
+        raise LedgerRefused(f"{path} exists already; it is not overwritten") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -22,7 +22,6 @@ from tenios_async.batch.files import check_writable, replacing
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.reading import read_figures
 from tenios_async.batch.report import html, table
-from tenios_async.cli.calls import read_callback
 from tenios_async.cli.outcome import Exit, exit_for
 from tenios_async.cli.output import plain
 
@@ -61,24 +60,6 @@ class Run:
     stop_file: Path | None
     max_unknown: float
     opt_out: Path | None
-
-
-@attrs.frozen
-class Which:
-    """The rows a person speaks of."""
-
-    lines: tuple[int, ...]
-    numbers: tuple[str, ...]
-    is_all: bool
-
-
-@attrs.frozen
-class Verdict:
-    """What a person says became of a call."""
-
-    was_called: bool
-    callback_id: str | None
-    who: str
 
 
 def parse_hours(text: str | None, tz: str | None) -> Hours | None:
@@ -342,53 +323,6 @@ def _report(ledger: Path, tz: str | None) -> str:
         return html(read_figures(file, now))
 
 
-def doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
-    """Lists the calls in doubt."""
-    with LedgerFile.read(ledger) as file:
-        rows = list(file.rows(RowState.UNKNOWN))
-    shown = Table("line", "number", "about to leave at", "why", box=None, pad_edge=False)
-    for row in rows:
-        number = _shown_number(row, in_full=show_numbers)
-        at, reason = row.standing.intended_at, row.standing.reason or ""
-        output.emit("doubt", line=row.line, number=number, at=None if at is None else at.isoformat(), reason=reason)
-        when = "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
-        shown.add_row("" if row.line is None else str(row.line), number, when, plain(reason))
-    if not output.as_json:
-        output.console.print(shown if rows else "nothing is in doubt")
-        if rows:
-            output.say("say what became of them: --line LINE --called [ID], or --not-called")
-    return Exit.OK
-
-
-def resolve(output: Output, ledger: Path, which: Which, verdict: Verdict) -> Exit:
-    """Writes down what a person says."""
-    callback = None if verdict.callback_id is None else read_callback(verdict.callback_id)
-    with LedgerFile.read(ledger) as file:
-        rows = _chosen(list(file.rows(RowState.UNKNOWN)), which)
-        now = datetime.now(UTC)
-        with file.transaction():
-            for row in rows:
-                file.resolve(row, now, who=verdict.who, was_called=verdict.was_called, callback=callback)
-    what = "called" if verdict.was_called else "not called, and queued again"
-    output.emit("resolved", rows=[row.id for row in rows], was_called=verdict.was_called, who=verdict.who)
-    output.say(f"{len(rows)} written down as {what}, by {plain(verdict.who)}")
-    return Exit.OK
-
-
-def _chosen(rows: list[Row], which: Which) -> list[Row]:
-    """Those in doubt that a person speaks of. Raises `ValueError` where one of them is not in doubt."""
-    if which.is_all:
-        return rows
-    lines, numbers = {row.line: row for row in rows}, {row.request.callback_number: row for row in rows}
-    found = [(f"line {line}", lines.get(line)) for line in which.lines]
-    found += [(mask_number(number), numbers.get(number)) for number in which.numbers]
-    if not found:
-        raise ValueError("say which: --line LINE, --number NUMBER or --all")
-    if missing := [name for name, row in found if row is None]:
-        raise ValueError(f"not in doubt, or not in this campaign: {', '.join(missing)}")
-    return [row for _, row in found if row is not None]
-
-
 def export(output: Output, ledger: Path, file: Path) -> Exit:
     """Writes every row."""
     count = _export(ledger, file)
@@ -401,7 +335,7 @@ def _export(ledger: Path, file: Path) -> int:
     if not is_json(file) and file.suffix.lower() != ".csv":
         raise ValueError(f"{file.name} says neither .csv nor .jsonl")
     with LedgerFile.read(ledger) as source, source.snapshot(), replacing(file) as part:
-        return write_rows(file, part, source.rows(), source.extras())
+        return write_rows(file, part, source.rows(), source.extras(), source.resolutions())
 
 
 def _write(file: Path, text: str) -> None:

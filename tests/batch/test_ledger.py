@@ -503,3 +503,48 @@ async def test_killed_between_the_intent_and_the_answer(ledger_path):
         with pytest.raises(CallbackOutcomeUnknown, match="ended while"):
             await ledger.place_once(None, REQUEST, key="key")
     assert service.inits.total() == 1
+
+
+@pytest.mark.parametrize("left", ["-wal", "-journal"])
+def test_what_is_left_of_a_ledger_of_that_name_is_not_taken_into_a_new_one(path, left):
+    """SQLite would play another ledger's log into it."""
+    path.with_name(path.name + left).write_bytes(b"x" * 100)
+    with pytest.raises(LedgerRefused, match="left of another ledger"):
+        SQLiteLedger.create(path)
+    assert [file.name for file in path.parent.iterdir()] == [f"calls.db{left}"]
+
+
+def test_a_list_that_cannot_be_read_is_no_failure_of_the_ledger(ledger_path):
+    """And it is closed as well as ever."""
+
+    def fill(_):
+        raise FileNotFoundError(2, "No such file", "contacts.csv")
+
+    with pytest.raises(FileNotFoundError):
+        LedgerFile.create(ledger_path.with_name("new.db"), {}, fill)
+    with LedgerFile.write(ledger_path) as ledger:
+        with pytest.raises(FileNotFoundError), ledger.transaction():
+            fill(ledger)
+        with pytest.raises(FileNotFoundError), ledger.snapshot():
+            fill(ledger)
+        with ledger.transaction():
+            ledger.put(NewRow("key", REQUEST))
+    with LedgerFile.read(ledger_path) as ledger:
+        assert list(ledger.query("SELECT is_open FROM mark")) == [(0,)]
+
+
+def test_an_id_belongs_to_one_call(ledger_path):
+    """A person who mistypes one must not have two calls followed as one."""
+    with LedgerFile.write(ledger_path) as ledger, ledger.transaction():
+        for number in range(1, 4):
+            ledger.put(NewRow(f"order {number}", REQUEST))
+            ledger.change(number, intend("a", NOW))
+        ledger.change(1, place("a", Callback(4711, "config", 0, NOW)))
+    with LedgerFile.write(ledger_path) as ledger:
+        assert ledger.recover() == 2
+        first, _ = ledger.rows(RowState.UNKNOWN)
+        for callback_id in (4711, "4711"):
+            with pytest.raises(IllegalMove, match="key order 1"), ledger.transaction():
+                ledger.resolve(first, NOW, who="A", was_called=True, callback=Callback(callback_id))
+        with ledger.transaction():
+            ledger.resolve(first, NOW, who="A", was_called=True, callback=Callback(4712))

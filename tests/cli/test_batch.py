@@ -1,16 +1,19 @@
 """`tenios batch`: what each command does, says and ends with."""
 
 import contextlib
+import csv
+import hashlib
 import json
 import os
 import signal
 import subprocess
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
 
 from tenios_async.batch import RowState
+from tenios_async.batch.cells import unguarded
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.simulator import Fault, Manner, Script
 
@@ -65,7 +68,10 @@ def test_create_says_what_it_took_and_calls_nobody(ledger, tenios, service, tmp_
         (["run", "campaign.db", "--concurrency", "0"], "concurrency"), (["export", "campaign.db", "x.xls"], ".csv"),
         (["resolve", "campaign.db", "--called", "--not-called"], "exclude"), (["resolve", "campaign.db", "--called"], "--line"),
         (["resolve", "campaign.db", "--line", "2", "--not-called"], "not in doubt"),
+        (["resolve", "campaign.db", "--line", "2"], "--not-called"), (["resolve", "campaign.db", "--who", "A"], "--not-called"),
+        (["resolve", "campaign.db", "--all", "--called", "7"], "one call"),
         (["report", "campaign.db", "x.html", "--tz", "Mars/Olympus"], "--tz"),
+        (["add", "campaign.db", "nobody.csv"], "nobody.csv"), (["create", "contacts.csv", "missing/new.db", "--prefix", "+49"], "missing/new.db"),
     ],
 )  # fmt: skip
 def test_what_is_refused_with_a_line_that_says_why(ledger, tenios, service, tmp_path, arguments, says):
@@ -252,3 +258,79 @@ def test_a_report_that_cannot_be_written_is_found_out_before_anybody_is_called(l
     assert (done.code, service.inits.total()) == (2, 0)
     assert report in done.err
     assert "cannot be written" in done.err or "folder" in done.err
+
+
+def test_a_line_of_several_lists_is_not_guessed(ledger, tenios, service, tmp_path):
+    more = ["+49221999990", "+49221999991"]
+    (tmp_path / "more.csv").write_text("callback_number\n" + "".join(f"{number}\n" for number in more))
+    tenios("batch", "add", "campaign.db", "more.csv")
+    service.fail_init(Fault.lost(Manner.DROP), number=NUMBERS[0])
+    service.fail_init(Fault.lost(Manner.DROP), number=more[0])
+    tenios("batch", "run", "campaign.db", "--max-unknown", "100%")
+    listed = tenios("batch", "resolve", "campaign.db", "--json").events
+    assert [(event["line"], event["source"]) for event in listed] == [(2, "contacts.csv"), (2, "more.csv")]
+    assert "2 of more.csv" in show(tenios("batch", "resolve", "campaign.db")).out
+    a_minute_passes(ledger)
+    done = tenios("batch", "resolve", "campaign.db", "--line", 2, "--not-called")
+    assert (done.code, "several" in done.err) == (2, True)
+    assert tenios("batch", "resolve", "campaign.db", "--number", more[0], "--not-called").code == 0
+    assert [event["source"] for event in tenios("batch", "resolve", "campaign.db", "--json").events] == ["contacts.csv"]
+    assert tenios("batch", "resolve", "campaign.db", "--line", 2, "--line", 2, "--called", "--who", "=A").code == 0
+    assert tenios("batch", "export", "campaign.db", "out.csv").code == 0
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = {unguarded(row["callback_number"]): row for row in csv.DictReader(file)}
+    first, added = rows[NUMBERS[0]], rows[more[0]]
+    assert (first["tenios_verdict"], first["tenios_verdict_by"]) == ("called", "'=A")
+    assert (added["tenios_verdict"], rows[more[1]]["tenios_verdict"]) == ("not called", "")
+    assert datetime.fromisoformat(added["tenios_verdict_at"]).tzinfo is not None
+
+
+def test_a_number_may_be_named_as_the_list_writes_it(tenios, ledger, service, tmp_path):
+    (tmp_path / "cologne.csv").write_text("callback_number\n0221 1234567\n")
+    tenios("batch", "create", "cologne.csv", "cologne.db", "--region", "DE")
+    service.fail_init(Fault.lost(Manner.DROP))
+    tenios("batch", "run", "cologne.db", "--max-unknown", "100%")
+    assert tenios("batch", "resolve", "cologne.db", "--number", "0221/1234567", "--called").code == 0
+
+
+def test_who_has_no_name_is_asked_for_one(ledger, tenios, service, environment):
+    def nobody():
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    service.fail_init(Fault.lost(Manner.DROP))
+    tenios("batch", "run", "campaign.db")
+    environment.setattr("getpass.getuser", nobody)
+    done = tenios("batch", "resolve", "campaign.db", "--all", "--called")
+    assert (done.code, "--who" in done.err) == (2, True)
+    assert tenios("batch", "resolve", "campaign.db", "--all", "--called", "--who", "A").code == 0
+
+
+def test_a_doubt_of_place_once_is_named_by_its_key(ledger, tenios, tmp_path):
+    from tenios_async import CallbackRequest
+    from tenios_async.batch import NewRow, SQLiteLedger
+    from tenios_async.batch.standing import doubt, intend
+
+    SQLiteLedger.create("calls.db")
+    with LedgerFile.write("calls.db") as calls, calls.transaction():
+        for row, key in enumerate(("order 1", "order 2"), 1):
+            calls.put(NewRow(key, CallbackRequest("config-id", NUMBERS[0])))
+            calls.change(row, intend("a", datetime.now(UTC)))
+            calls.change(row, doubt("a", "no answer"))
+    assert [event["key"] for event in tenios("batch", "resolve", "calls.db", "--json").events] == ["order 1", "order 2"]
+    assert "order 2" in show(tenios("batch", "resolve", "calls.db")).out
+    assert "--key" in tenios("batch", "resolve", "calls.db", "--number", NUMBERS[0], "--called").err
+    assert tenios("batch", "resolve", "calls.db", "--key", "order 2", "--called", "7").code == 0
+    assert [event["key"] for event in tenios("batch", "resolve", "calls.db", "--json").events] == ["order 1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_list_may_come_through_a_pipe(ledger, start, tenios, tmp_path):
+    """It is read once: `tenios batch create <(zcat contacts.csv.gz) ...`."""
+    os.mkfifo(tmp_path / "pipe")
+    creating = start("batch", "create", "pipe", "piped.db", "--prefix", "+49", "--json")
+    content = (tmp_path / "contacts.csv").read_bytes()
+    (tmp_path / "pipe").write_bytes(content)
+    out, _ = creating.communicate(timeout=30)
+    assert json.loads(out)["taken"] == 5
+    with LedgerFile.read(tmp_path / "piped.db") as piped:
+        assert piped.facts["source_sha256"] == hashlib.sha256(content).hexdigest()
