@@ -210,9 +210,7 @@ class Campaign:
         """
         if self._is_running:
             raise RuntimeError("this campaign is running already")
-        opt_outs: Collection[str] = ()
-        if opt_out is not None:
-            opt_outs = read_opt_outs(Path(opt_out), Numbers(self.ledger.facts["region"], self.ledger.facts["prefixes"]))
+        opt_outs = read_campaign_opt_outs(self.ledger.facts, opt_out)
         self._runner = Runner(
             self.ledger,
             client,
@@ -243,6 +241,11 @@ def campaign_facts(ledger: LedgerFile) -> Mapping[str, Any]:
     if ledger.facts.get("kind") != KIND:
         raise LedgerRefused(f"{ledger.path} is no campaign; it was made for place_once")
     return ledger.facts
+
+
+def read_campaign_opt_outs(facts: Mapping[str, Any], opt_out: Path | str | None) -> Collection[str]:
+    """The numbers in an opt-out list, by the rules of the campaign. Raises `ValueError`."""
+    return () if opt_out is None else read_opt_outs(Path(opt_out), Numbers(facts["region"], facts["prefixes"]))
 
 
 def _take(

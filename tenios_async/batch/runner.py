@@ -58,6 +58,8 @@ LAST_WORDS = 5.0
 """Seconds for what was seen to be written when a run is cancelled. What is not is seen again by the next."""
 RESOLUTION = 0.001
 """Seconds too short to sleep: what event loops round to."""
+LOOK_FOR_FILE = 1.0
+"""Seconds between two looks for the stop file, beside the one before each call."""
 LOOK_AT_CLOCK = 30.0
 """Seconds after which a wait for the hours looks again: clocks are set, and machines are suspended."""
 
@@ -163,6 +165,7 @@ class Runner:
         self._pause_ends = -math.inf
         self._pause = BACKOFF
         self._dispatching = anyio.CancelScope()
+        self._is_dispatched = anyio.CancelScope()
         self._being_placed: set[int] = set()
         self._landed = anyio.Event()
         self._followed: dict[str, Row] = {}
@@ -203,7 +206,7 @@ class Runner:
     def stop(self, reason: str, cause: TeniosError | None = None) -> None:
         """Places nothing more from now on; what is open is followed to its end."""
         if self.progress.stopped is None:
-            self.progress.stopped, self.progress.cause = reason, cause
+            self.progress.stopped, self.progress.cause, self.progress.waiting_for = reason, cause, None
         self._dispatching.cancel()
 
     async def _count(self) -> None:
@@ -228,9 +231,22 @@ class Runner:
 
     async def _place_all(self, monitor: CallbackMonitor) -> None:
         async with anyio.create_task_group() as group:
+            group.start_soon(self._look_for_stop_file)
             with self._dispatching:
                 await self._dispatch(monitor, group)
+            self._is_dispatched.cancel()
         monitor.seal()
+
+    async def _look_for_stop_file(self) -> None:
+        """Also while there is nothing to place, so that who waits for the run to end does not wait for that."""
+        with self._is_dispatched:
+            while self._stop_file is not None:
+                self._stop_for_file()
+                await anyio.sleep(LOOK_FOR_FILE)
+
+    def _stop_for_file(self) -> None:
+        if self.progress.stopped is None and self._stop_file is not None and self._stop_file.exists():
+            self.stop(f"the stop file {self._stop_file} is there")
 
     async def _dispatch(self, monitor: CallbackMonitor, group: anyio.abc.TaskGroup) -> None:
         rows: deque[Row] = deque()
@@ -312,8 +328,7 @@ class Runner:
             self._follow(monitor, row.at(standing))
 
     def _check(self, row: Row) -> None:
-        if self.progress.stopped is None and self._stop_file is not None and self._stop_file.exists():
-            self.stop(f"the stop file {self._stop_file} is there")
+        self._stop_for_file()
         if self.progress.stopped is not None:
             raise NotSent(self.progress.stopped)
         if self._opens_at(row) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,13 @@ class SQLiteLedger(Ledger):
         LedgerFile.create(path, {"kind": _KIND})
 
     async def __aenter__(self) -> Self:
-        self._writer = await asyncio.to_thread(_Writer.start, self._path, asyncio.get_running_loop())
+        opening = asyncio.ensure_future(asyncio.to_thread(_Writer.start, self._path, asyncio.get_running_loop()))
+        try:
+            self._writer = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with contextlib.suppress(LedgerError):  # a thread cannot be cancelled, and would keep the lock
+                await asyncio.to_thread((await opening).stop)
+            raise
         return self
 
     @property

@@ -176,7 +176,9 @@ def run(
         opt_out=opt_out,
     )
     if dry_run:
-        return run_plainly(output, lambda: campaigns.rehearse(output, ledger, options, show_numbers=show_numbers))
+        return run_plainly(
+            output, lambda: campaigns.rehearse(output, ledger, options, report=report, show_numbers=show_numbers)
+        )
     return run_command(
         output,
         lambda: campaigns.run(output, ledger, options, connection.client, report=report, show_numbers=show_numbers),

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from tenios_async import CallbackStatus, mask_number
 from tenios_async.batch import Campaign, Hours, LedgerError, LedgerFailed, Progress, RowState
-from tenios_async.batch.campaign import campaign_facts
+from tenios_async.batch.campaign import campaign_facts, read_campaign_opt_outs
 from tenios_async.batch.contacts import is_json
 from tenios_async.batch.export import write_rows
 from tenios_async.batch.files import check_writable, replacing
@@ -252,14 +252,21 @@ def _lasting(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def rehearse(output: Output, ledger: Path, options: Run, *, show_numbers: bool) -> Exit:
+def rehearse(
+    output: Output, ledger: Path, options: Run, *, report: Path | None = None, show_numbers: bool = False
+) -> Exit:
     """Says what a run would do."""
-    with LedgerFile.read(ledger) as file:
-        campaign_facts(file)
+    if report is not None:
+        check_writable(report)
+    with LedgerFile.read(ledger) as file, file.snapshot():
+        opt_outs = read_campaign_opt_outs(campaign_facts(file), options.opt_out)
         counts = file.counts()
-        first = file.queued(5)
+        first = [row for row in file.queued(5 + len(opt_outs)) if row.request.callback_number not in opt_outs][:5]
+        opted_out = (
+            sum(row.request.callback_number in opt_outs for row in file.rows(RowState.QUEUED)) if opt_outs else 0
+        )
     queued, placed = counts[RowState.QUEUED], counts[RowState.PLACED]
-    now = min(queued, options.limit)
+    now = min(queued - opted_out, options.limit)
     seconds = None if math.isinf(options.rate) else now / options.rate
     opens_at = None
     if options.hours is not None and not options.hours.is_open(datetime.now(UTC)):
@@ -269,6 +276,7 @@ def rehearse(output: Output, ledger: Path, options: Run, *, show_numbers: bool) 
         "rehearsed",
         would_call=now,
         queued=queued,
+        opted_out=opted_out,
         would_follow=placed,
         in_doubt=counts[RowState.UNKNOWN] + counts[RowState.SENDING],
         seconds=seconds,
@@ -276,7 +284,9 @@ def rehearse(output: Output, ledger: Path, options: Run, *, show_numbers: bool) 
         is_stopped=is_stopped,
     )
     output.say(f"would call {now:g} contacts, and follow {placed} that are placed; nobody was called")
-    for row in first:
+    if opted_out:
+        output.say(f"{opted_out} others are on the opt-out list")
+    for row in first[: int(min(now, len(first)))]:
         output.say(f"  {_shown_number(row, in_full=show_numbers)}")
     if seconds is not None:
         output.say(f"in {_lasting(seconds)} at least, by the rate")

@@ -264,6 +264,30 @@ async def test_closing_writes_what_was_asked_for(ledger_path):
 
 
 @pytest.mark.asyncio
+async def test_who_is_cancelled_while_it_is_opened_keeps_no_lock(ledger_path, monkeypatch):
+    held, go_on = threading.Event(), threading.Event()
+    recover = LedgerFile.recover
+
+    def slow(file):
+        held.set()
+        assert go_on.wait(10)
+        return recover(file)
+
+    monkeypatch.setattr(LedgerFile, "recover", slow)
+    for path in (ledger_path, ledger_path.with_name("missing.db")):
+        go_on.clear()
+        opening = asyncio.ensure_future(SQLiteLedger(path).__aenter__())
+        await (asyncio.to_thread(held.wait, 10) if path == ledger_path else asyncio.sleep(0))
+        opening.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    async with SQLiteLedger(ledger_path):
+        pass
+
+
+@pytest.mark.asyncio
 async def test_after_a_failure_nothing_more_is_written_or_dialled(ledger_path):
     """An fsync that failed is not tried again: nobody knows what the disk holds."""
     service = Service()

@@ -142,6 +142,28 @@ async def test_the_stop_file_stops_before_the_next_byte(tmp_path):
     assert (await town.run(stop_file=tmp_path / "stop")).placed_now == 0
 
 
+async def test_the_stop_file_ends_the_waiting_too(tmp_path):
+    """For the hours, for the rate, and for calls to end."""
+    stop_file = tmp_path / "stop"
+    for options in ({"hours": Hours(5000, 6000)}, {"rate": 1 / 5000}, {"concurrency": 1}):
+        town = Town(3, script=Script.talk() if "concurrency" in options else SHORT)
+        async with anyio.create_task_group() as group:
+
+            async def stop():
+                await anyio.sleep(2.5)
+                stop_file.touch()
+
+            group.start_soon(stop)
+            began = anyio.current_time()
+            progress = await town.run(stop_file=stop_file, **options)
+        assert "stop file" in progress.stopped
+        assert progress.waiting_for is None
+        assert town.service.inits.total() == (0 if "hours" in options else 1)
+        if "concurrency" not in options:
+            assert anyio.current_time() - began == 3.0
+        stop_file.unlink()
+
+
 class Hours:
     """Open from one instant of the virtual clock to another; the wall clock stands still here."""
 

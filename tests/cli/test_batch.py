@@ -120,6 +120,18 @@ def test_a_rehearsal_calls_nobody(ledger, tenios, service, tmp_path):
     assert (event["would_call"], event["seconds"], event["is_stopped"]) == (3, 6, True)
 
 
+def test_a_rehearsal_knows_who_opted_out(ledger, tenios, service, tmp_path):
+    (tmp_path / "opt-out").write_text(f"{NUMBERS[0]}\n{NUMBERS[3]}\n+49221999999\n")
+    done = show(tenios("batch", "run", "campaign.db", "--dry-run", "--opt-out", "opt-out"))
+    assert "would call 3" in done.out
+    assert "2 others are on the opt-out list" in done.out
+    assert (done.out.count("***450"), done.out.count("***451")) == (0, 1)
+    (event,) = tenios("batch", "run", "campaign.db", "--dry-run", "--opt-out", "opt-out", "--json").events
+    assert (event["would_call"], event["opted_out"], event["queued"]) == (3, 2, 5)
+    assert "missing" in tenios("batch", "run", "campaign.db", "--dry-run", "--report", "missing/x.html").err
+    assert not service.inits
+
+
 def test_a_limit_leaves_the_rest_for_the_next_run(ledger, tenios, service):
     done = show(tenios("batch", "run", "campaign.db", "--limit", 2))
     assert done.code == 5
