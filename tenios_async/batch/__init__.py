@@ -5,8 +5,8 @@ from tenios_async.batch.errors import LedgerError, LedgerFailed, LedgerRefused
 from tenios_async.batch.hours import Hours
 from tenios_async.batch.ledger import Ledger
 from tenios_async.batch.placing import NotSent
+from tenios_async.batch.progress import Progress
 from tenios_async.batch.row import NewRow, Row
-from tenios_async.batch.runner import Progress
 from tenios_async.batch.sqlite import SQLiteLedger
 from tenios_async.batch.standing import IllegalMove, RowState, Standing
 

@@ -16,8 +16,9 @@ from tenios_async.batch.errors import LedgerRefused
 from tenios_async.batch.files import check_replaceable
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.numbers import Numbers, read_opt_outs
+from tenios_async.batch.progress import Progress
 from tenios_async.batch.row import NewRow
-from tenios_async.batch.runner import Progress, Runner
+from tenios_async.batch.runner import Runner
 from tenios_async.batch.sqlite import SQLiteLedger
 
 if TYPE_CHECKING:

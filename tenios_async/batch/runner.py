@@ -6,13 +6,12 @@ import contextlib
 import inspect
 import logging
 import math
-from collections import Counter, deque
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import anyio
-import attrs
 
 from tenios_async import (
     BadCredentials,
@@ -31,6 +30,7 @@ from tenios_async import (
 from tenios_async.batch.breakers import Breaker
 from tenios_async.batch.errors import LedgerFailed
 from tenios_async.batch.placing import NotSent, place
+from tenios_async.batch.progress import Progress
 from tenios_async.batch.standing import IllegalMove, RowState, exclude, lose, see
 
 if TYPE_CHECKING:
@@ -62,52 +62,6 @@ LOOK_FOR_FILE = 1.0
 """Seconds between two looks for the stop file, beside the one before each call."""
 LOOK_AT_CLOCK = 30.0
 """Seconds after which a wait for the hours looks again: clocks are set, and machines are suspended."""
-
-
-@attrs.define
-class Progress:
-    """How far a campaign is. Counts of rows; live while it runs.
-
-    Attributes:
-        queued: to be dialled yet.
-        placing: being placed.
-        following: placed, by the last state seen; None before the first look.
-        finished: ended, by the state they ended in; None where nobody saw it.
-        refused: refused by TENIOS.
-        unknown: in doubt.
-        placed_now: placed since the run began.
-        polls: status polls since the run began.
-        seconds: since the run began.
-        waiting_for: why nothing is being placed at the moment, or None.
-        stopped: why nothing is placed any more, or None.
-        cause: the refusal that stopped it, or None.
-    """
-
-    queued: int = 0
-    placing: int = 0
-    following: Counter[CallbackStatus | None] = attrs.field(factory=Counter[CallbackStatus | None])
-    finished: Counter[CallbackStatus | None] = attrs.field(factory=Counter[CallbackStatus | None])
-    refused: int = 0
-    unknown: int = 0
-    placed_now: int = 0
-    polls: int = 0
-    seconds: float = 0.0
-    waiting_for: str | None = None
-    stopped: str | None = None
-    cause: TeniosError | None = None
-
-    @property
-    def total(self) -> int:
-        """All rows."""
-        settled = self.refused + self.unknown + self.finished.total()
-        return self.queued + self.placing + self.following.total() + settled
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Until all are placed, at the pace so far; None before there is one."""
-        if not self.placed_now or not self.seconds:
-            return None
-        return self.queued * self.seconds / self.placed_now
 
 
 class Runner:
@@ -180,7 +134,7 @@ class Runner:
 
         Raises `LedgerFailed` where nothing can be written down any more; a cancellation keeps what is open.
         """
-        await self._count()
+        self.progress.count(await self._ledger.tally())
         self._began = anyio.current_time()
         try:
             async with self._client.monitor(polling=self._polling) as monitor, anyio.create_task_group() as group:
@@ -199,7 +153,7 @@ class Runner:
         finally:
             with anyio.move_on_after(LAST_WORDS, shield=True), contextlib.suppress(LedgerFailed):
                 await self._write()
-                await self._count()
+                self.progress.count(await self._ledger.tally())
             self._tick()
         return self.progress
 
@@ -208,26 +162,6 @@ class Runner:
         if self.progress.stopped is None:
             self.progress.stopped, self.progress.cause, self.progress.waiting_for = reason, cause, None
         self._dispatching.cancel()
-
-    async def _count(self) -> None:
-        tally, progress = await self._ledger.tally(), self.progress
-        progress.following.clear()
-        progress.finished.clear()
-        progress.queued = progress.placing = progress.refused = progress.unknown = 0
-        for (state, status), count in tally.items():
-            match state:
-                case RowState.QUEUED:
-                    progress.queued += count
-                case RowState.SENDING:
-                    progress.placing += count
-                case RowState.PLACED:
-                    progress.following[status] += count
-                case RowState.FINISHED:
-                    progress.finished[status] += count
-                case RowState.REFUSED:
-                    progress.refused += count
-                case RowState.UNKNOWN:
-                    progress.unknown += count
 
     async def _place_all(self, monitor: CallbackMonitor) -> None:
         async with anyio.create_task_group() as group:
