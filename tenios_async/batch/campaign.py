@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from tenios_async import Polling, TeniosClient
     from tenios_async.batch.hours import Hours
-    from tenios_async.batch.row import Row
     from tenios_async.batch.runner import Hook
 
 KIND = "campaign"
@@ -292,10 +291,15 @@ def _take(
     return result, {"source": contacts.name, "source_sha256": digest.hexdigest()}
 
 
-def list_of(facts: Mapping[str, Any], row: Row) -> str:
+def list_of(facts: Mapping[str, Any], row_id: int) -> str:
     """The name of the file that a row came from."""
-    added = [found["source"] for found in facts.get("added", []) if found["after"] < row.id]
+    added = [found["source"] for found in facts.get("added", []) if found["after"] < row_id]
     return str(added[-1] if added else facts.get("source", ""))
+
+
+def list_names(facts: Mapping[str, Any]) -> list[str]:
+    """The names of all files that a campaign was made of."""
+    return [str(facts.get("source", "")), *(str(found["source"]) for found in facts.get("added", []))]
 
 
 def _forget(_: BadRow) -> None:

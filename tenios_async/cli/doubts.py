@@ -62,10 +62,10 @@ def list_doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
     for row in rows:
         number = row.request.callback_number if show_numbers else mask_number(row.request.callback_number)
         at, reason = row.standing.intended_at, row.standing.reason or ""
-        name: dict[str, Any] = {"line": row.line, "source": list_of(facts, row)} if is_campaign else {"key": row.key}
+        name: dict[str, Any] = {"line": row.line, "source": list_of(facts, row.id)} if is_campaign else {"key": row.key}
         output.emit("doubt", **name, number=number, at=None if at is None else at.isoformat(), reason=reason)
         when = "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
-        place = f"{row.line} of {list_of(facts, row)}" if facts.get("added") else str(name[where])
+        place = f"{row.line} of {list_of(facts, row.id)}" if facts.get("added") else str(name[where])
         shown.add_row(plain(place), number, when, plain(reason))
     if not output.as_json:
         output.console.print(shown if rows else "nothing is in doubt")

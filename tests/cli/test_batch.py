@@ -282,6 +282,10 @@ def test_a_line_of_several_lists_is_not_guessed(ledger, tenios, service, tmp_pat
     listed = tenios("batch", "resolve", "campaign.db", "--json").events
     assert [(event["line"], event["source"]) for event in listed] == [(2, "contacts.csv"), (2, "more.csv")]
     assert "2 of more.csv" in show(tenios("batch", "resolve", "campaign.db")).out
+    tenios("batch", "report", "campaign.db", "report.html")
+    written = (tmp_path / "report.html").read_text()
+    assert "2 of more.csv" in written
+    assert "7 from contacts.csv and more.csv" in written
     a_minute_passes(ledger)
     done = tenios("batch", "resolve", "campaign.db", "--line", 2, "--not-called")
     assert (done.code, "several" in done.err) == (2, True)
