@@ -118,6 +118,7 @@ class Runner:
         self._next_at = -math.inf
         self._pause_ends = -math.inf
         self._pause = BACKOFF
+        self._pause_reason: str | None = None
         self._dispatching = anyio.CancelScope()
         self._is_dispatched = anyio.CancelScope()
         self._being_placed: set[int] = set()
@@ -237,8 +238,13 @@ class Runner:
 
     async def _turn(self) -> None:
         """Returns at the next even moment that is not in a pause."""
-        while (until := max(self._next_at, self._pause_ends)) - (now := anyio.current_time()) >= RESOLUTION:  # noqa: ASYNC110  # a pause may grow meanwhile
+        while (until := max(self._next_at, self._pause_ends)) - (
+            now := anyio.current_time()
+        ) >= RESOLUTION:  # a pause may grow meanwhile
+            if self._pause_ends > now:
+                self.progress.waiting_for = self._pause_reason
             await anyio.sleep_until(until)
+        self.progress.waiting_for = None
         self._next_at = max(self._next_at, now) + self._interval
 
     async def _place(self, monitor: CallbackMonitor, row: Row) -> None:
@@ -271,6 +277,7 @@ class Runner:
     def _wait_out(self, trouble: ConnectionFailed | RateLimited) -> None:
         """No new call for a while; each further trouble doubles it."""
         asked = trouble.retry_after if isinstance(trouble, RateLimited) else None
+        self._pause_reason = "TENIOS, which asks for fewer calls" if asked else f"TENIOS: {trouble}"
         self._pause_ends = max(self._pause_ends, anyio.current_time() + max(asked or 0.0, self._pause))
         self._pause = min(2 * self._pause, BACKOFF_MAX)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from tenios_async import TeniosClient, Transition
     from tenios_async.batch import Row, Taken
+    from tenios_async.batch.figures import Figures
     from tenios_async.cli.output import Output
 
 TOLD_EVERY = 10.0
@@ -142,7 +144,10 @@ async def run(
         raise
     finally:
         _report_at_the_end(output, ledger, report)
-    return _tell_end(output, progress)
+    code = _tell_end(output, progress)
+    with contextlib.suppress(LedgerError):  # whatever becomes of it, the run is over
+        _show_figures(output, ledger)
+    return code
 
 
 def _report_at_the_end(output: Output, ledger: Path, report: Path | None) -> None:
@@ -299,16 +304,21 @@ def rehearse(
 
 def status(output: Output, ledger: Path) -> Exit:
     """Shows the figures."""
+    figures = _show_figures(output, ledger)
+    output.emit("status", **{str(outcome).lower(): count for outcome, count in figures.outcomes.items()})
+    return Exit.OK
+
+
+def _show_figures(output: Output, ledger: Path) -> Figures:
     with LedgerFile.read(ledger) as file:
         campaign_facts(file)
         figures = read_figures(file, datetime.now().astimezone())
-    output.emit("status", **{str(outcome).lower(): count for outcome, count in figures.outcomes.items()})
     if not output.as_json:
         shown = Table(box=None, show_header=False, pad_edge=False)
         for label, value in table(figures):
             shown.add_row(plain(label), plain(value))
         output.console.print(shown)
-    return Exit.OK
+    return figures
 
 
 def report(output: Output, ledger: Path, file: Path, *, tz: str | None) -> Exit:

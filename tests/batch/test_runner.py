@@ -284,7 +284,21 @@ async def test_the_network_goes_away_and_comes_back():
 
     transport.handle_async_request = handle_async_request
     town.simulator.http_client = lambda: httpx.AsyncClient(transport=transport)
-    await town.run(rate=2, concurrency=20)
+    waited_for = set()
+
+    async def look():
+        while True:
+            await anyio.sleep(10)
+            waited_for.add(
+                (anyio.current_time() < 450, town.runner.progress.waiting_for)
+            )  # the last pause is over then
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look)
+        await town.run(rate=2, concurrency=20)
+        group.cancel_scope.cancel()
+    assert any("TENIOS: " in (why or "") for is_away, why in waited_for if is_away)
+    assert {why for is_away, why in waited_for if not is_away} <= {None}
     assert town.ledger.states() == {"FINISHED": 20}
     assert not [instant for instant in town.dialled if 5 <= instant <= 400]
     town.assert_nobody_twice()
