@@ -572,3 +572,58 @@ def test_an_id_belongs_to_one_call(ledger_path):
                 ledger.resolve(first, NOW, who="A", was_called=True, callback=Callback(callback_id))
         with ledger.transaction():
             ledger.resolve(first, NOW, who="A", was_called=True, callback=Callback(4712))
+
+
+def test_a_commit_that_has_returned_survives_a_power_cut(ledger_path):
+    """What no test can pull the plug for: SQLite is told to wait for the disk, and on macOS for its cache too."""
+    for opening in (LedgerFile.write, LedgerFile.read):
+        with opening(ledger_path) as ledger:
+            told = [next(ledger.query(f"PRAGMA {name}"))[0] for name in ("journal_mode", "synchronous", "fullfsync")]
+            assert told == ["wal", 2, 1]
+
+
+@pytest.mark.asyncio
+async def test_an_intent_waits_for_its_connection(tmp_path):
+    """However many are asked for at once: for each connection one is about to leave, and one is being written down."""
+    path = tmp_path / "calls.db"
+    SQLiteLedger.create(path)
+    service = Watched(path, latency=0.01)
+    async with SimulatorServer(service) as server:
+        async with TeniosClient("key", base_url=server.base_url, max_connections=3) as client:
+            async with SQLiteLedger(path) as ledger:
+                requests = [CallbackRequest("config", f"+4922100{number:05}") for number in range(30)]
+                await asyncio.gather(*(ledger.place_once(client, r, key=r.callback_number) for r in requests))
+    sending = [states.count(RowState.SENDING) for states in service.seen]
+    assert len(sending) == 30
+    assert 1 <= max(sending) <= 2 * 3
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_cancelled_while_the_intent_is_being_committed(ledger_path, times):
+    """Natively, past every shield, and again while that is being undone: the acknowledgement is lost, the row is not."""
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            await ledger.put(NewRow("key", REQUEST))
+            file, held, go_on = ledger._open().file, threading.Event(), threading.Event()
+            change = file.change
+
+            def slow(*change_of):
+                held.set()
+                assert go_on.wait(10)
+                return change(*change_of)
+
+            file.change = slow
+            placing = asyncio.ensure_future(ledger.place_once(client, REQUEST, key="key"))
+            await asyncio.to_thread(held.wait, 10)
+            for _ in range(times):
+                placing.cancel()
+                await asyncio.sleep(0)
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await placing
+            assert (await ledger.by_key("key")).standing.state is RowState.QUEUED
+            assert service.inits.total() == 0
+            assert (await ledger.place_once(client, REQUEST, key="key")).id == 10
+    assert service.inits.total() == 1

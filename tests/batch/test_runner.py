@@ -202,6 +202,17 @@ async def test_wrong_credentials_stop_placing_and_give_the_row_back():
     assert town.service.inits.total() <= 10
 
 
+async def test_403_stops_placing_and_gives_the_row_back():
+    town = Town(20)
+    town.simulator.fail_init(Fault(403), number=town.numbers[3])
+    progress = await town.run(concurrency=1)
+    assert "403" in progress.stopped or "access key" in progress.stopped
+    assert town.ledger.states() == {"FINISHED": 3, "QUEUED": 17}
+    await town.run()
+    assert town.ledger.states() == {"FINISHED": 20}
+    assert town.service.inits[town.numbers[3]] == 2  # the first was refused
+
+
 async def test_a_refusal_of_one_call_is_kept():
     town = Town(5)
     town.simulator.fail_init(Fault(400), number=town.numbers[2])
