@@ -145,6 +145,15 @@ def test_a_file_beside_that_is_damaged_or_of_another_ledger_proves_nothing(crash
             LedgerFile.write(crashed)
 
 
+def test_a_witness_with_a_bit_that_has_flipped_proves_nothing(crashed):
+    for at in range(16, 36):
+        spoil(beside(crashed), at)
+        with pytest.raises(LedgerRefused, match=r"make calls.db.lock an empty file"):
+            LedgerFile.read(crashed)
+        spoil(beside(crashed), at)
+    LedgerFile.read(crashed).close()
+
+
 def another(folder):
     path = make(folder / "another.db")
     LedgerFile.write(path).close()
@@ -226,12 +235,13 @@ def test_the_witness_is_on_the_disk_before_the_ledger_says_that_it_is_open(close
         fsync(handle)
         with LedgerFile.read(closed) as reader:
             ((identity, commits, is_open),) = reader.query("SELECT * FROM mark")
-        synced.append((witnessed(closed, identity) == commits, is_open))
+        is_it = os.fstat(handle).st_ino == beside(closed).stat().st_ino
+        synced.append((is_it, witnessed(closed, identity) == commits, is_open))
 
     beside(closed).unlink()
     monkeypatch.setattr(os, "fsync", looked_at)
     LedgerFile.write(closed).close()
-    assert synced[0] == (True, 0)
+    assert synced[0] == (True, True, 0)
 
 
 def test_a_witness_that_cannot_be_written_is_a_failure_like_any_other(closed, monkeypatch):
