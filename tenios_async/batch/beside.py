@@ -14,7 +14,7 @@ import sys
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from tenios_async.batch.errors import LedgerRefused
+from tenios_async.batch.errors import LedgerInUse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def beside(ledger: Path) -> Path:
 class Beside:
     """The right to write, for as long as this process lives and holds the file open, suspended or not.
 
-    Raises `LedgerRefused` where somebody else has it.
+    Raises `LedgerInUse` where somebody else has it.
     """
 
     def __init__(self, ledger: Path) -> None:
@@ -44,7 +44,7 @@ class Beside:
             _lock(self._file)
         except OSError:
             self.release()
-            raise LedgerRefused(
+            raise LedgerInUse(
                 f"{ledger} is in use: another program is writing to it (held by {path.name}); end that one first"
             ) from None
 

@@ -51,7 +51,7 @@ def _says_so(header: bytes) -> bool:
 
 def check_whole(path: Path) -> None:
     """Raises `LedgerRefused` for damage. Reads all of it: 100,000 rows take half a second."""
-    with _looking_at(path) as connection:
+    with looking_at(path) as connection:
         (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
             raise LedgerRefused(
@@ -71,7 +71,7 @@ def damaged(path: Path, row_id: int) -> str:
 def check_commits(path: Path) -> None:
     """Raises `LedgerRefused` for a ledger that has forgotten something: it would ring somebody twice."""
     name = path.name
-    with _looking_at(path) as connection:
+    with looking_at(path) as connection:
         (identity,) = connection.execute("SELECT identity FROM mark").fetchone()
         known = witnessed(path, identity)  # before what is compared with it, for somebody may be writing
         commits, is_open = connection.execute("SELECT commits, is_open FROM mark").fetchone()
@@ -90,6 +90,7 @@ def check_commits(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _looking_at(path: Path) -> Generator[sqlite3.Connection]:
+def looking_at(path: Path) -> Generator[sqlite3.Connection]:
+    """Reads it as a database, and writes nothing into it or its log, also when it is closed."""
     with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
         yield connection

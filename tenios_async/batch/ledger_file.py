@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tenios_async import CallbackStatus
 from tenios_async.batch.beside import Beside, record_beside
-from tenios_async.batch.checks import check_commits, check_header, check_whole, damaged
+from tenios_async.batch.checks import check_commits, check_header, check_whole, damaged, looking_at
 from tenios_async.batch.errors import LedgerError, LedgerFailed, LedgerRefused
 from tenios_async.batch.row import Resolution
 from tenios_async.batch.standing import IllegalMove, Move, RowState, Standing, called, crash, not_called
@@ -111,6 +111,7 @@ class LedgerFile:
             try:
                 ledger._begin()
             except BaseException:
+                ledger._has_failed = True
                 ledger.close()
                 raise
             return ledger
@@ -131,10 +132,24 @@ class LedgerFile:
             if lock is not None and not self._has_failed:
                 with contextlib.suppress(sqlite3.Error):  # then it is only not known that all of it is in one file
                     self._connection.execute("UPDATE mark SET is_open = 0")
-            self._connection.close()
+            if self._has_failed:
+                self._close_as_it_is()
+            else:
+                self._connection.close()
         finally:
             if lock is not None:
                 lock.release()
+
+    def _close_as_it_is(self) -> None:
+        """After a failure: the last to close would move the log into the file, and sync again what could not be synced.
+
+        One who looks meanwhile keeps it from that, and does not do so itself.
+        """
+        with contextlib.suppress(sqlite3.Error), looking_at(self.path) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT commits FROM mark").fetchone()
+            self._connection.close()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self

@@ -412,8 +412,7 @@ def _raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:
     leaves = list(_leaves(group))
     if any(isinstance(leaf, LedgerFailed) for leaf in leaves):
         failures = [leaf for leaf in leaves if isinstance(leaf, LedgerFailed)]
-        callbacks = [callback for failure in failures for callback in failure.callbacks]
-        raise LedgerFailed(str(failures[0]), *callbacks) from None
+        raise LedgerFailed(str(failures[0]), *(row for failure in failures for row in failure.rows)) from None
     if leaves and isinstance(leaves[0], TeniosError):
         raise leaves[0] from leaves[0].__cause__
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,8 +137,8 @@ async def run(
         async with Campaign(ledger) as campaign, client, _shown(output, campaign):
             progress = await campaign.run(client, hook=tell, **attrs.asdict(options, recurse=False))
     except LedgerFailed as failure:
-        for callback in failure.callbacks:
-            output.token(callback)
+        for row in failure.rows:
+            _tell_unrecorded(output, ledger, row)
         raise
     except asyncio.CancelledError:
         output.note("tenios: stopped; nothing more is placed, what is open is kept. The same command goes on")
@@ -148,6 +149,16 @@ async def run(
     with contextlib.suppress(LedgerError):  # whatever becomes of it, the run is over
         _show_figures(output, ledger)
     return code
+
+
+def _tell_unrecorded(output: Output, ledger: Path, row: Row) -> None:
+    """A call that only this program knows of."""
+    assert row.callback is not None  # noqa: S101  # it was placed
+    id_ = row.callback.id
+    with contextlib.suppress(BrokenPipeError):
+        output.emit("unrecorded", row=row.id, line=row.line, id=id_, token=row.callback.to_json())
+    command = f"tenios batch resolve {shlex.quote(str(ledger))} --line {row.line} --called {shlex.quote(str(id_))}"
+    output.note(f"tenios: line {row.line} was placed and is not written down; once the disk is mended: {command}")
 
 
 def _report_at_the_end(output: Output, ledger: Path, report: Path | None) -> None:

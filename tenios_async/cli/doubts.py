@@ -12,7 +12,7 @@ import attrs
 from rich.table import Table
 
 from tenios_async import mask_number
-from tenios_async.batch import RowState
+from tenios_async.batch import LedgerInUse, RowState
 from tenios_async.batch.campaign import KIND, list_of
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.numbers import Numbers
@@ -53,6 +53,7 @@ class Verdict:
 
 def list_doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
     """Lists the calls in doubt."""
+    _recover(ledger)
     with LedgerFile.read(ledger) as file:
         rows = list(file.rows(RowState.UNKNOWN))
         facts = file.facts
@@ -78,6 +79,7 @@ def resolve(output: Output, ledger: Path, which: Which, verdict: Verdict) -> Exi
     """Writes down what a person says."""
     callback = None if verdict.callback_id is None else read_callback(verdict.callback_id)
     who = verdict.who or _user()
+    _recover(ledger)
     with LedgerFile.read(ledger) as file:
         rows = _chosen(file, which)
         now = datetime.now(UTC)
@@ -88,6 +90,15 @@ def resolve(output: Output, ledger: Path, which: Which, verdict: Verdict) -> Exi
     output.emit("resolved", rows=[row.id for row in rows], was_called=verdict.was_called, who=who)
     output.say(f"{len(rows)} written down as {what}, by {plain(who)}")
     return Exit.OK
+
+
+def _recover(ledger: Path) -> None:
+    """What a program was placing that has ended is in doubt from now on, and not only at the next run."""
+    with LedgerFile.read(ledger) as file:
+        if not file.counts()[RowState.SENDING]:
+            return
+    with contextlib.suppress(LedgerInUse), LedgerFile.write(ledger) as file:  # it has not ended
+        file.recover()
 
 
 def _user() -> str:

@@ -310,6 +310,21 @@ async def test_after_a_failure_nothing_more_is_written_or_dialled(ledger_path):
         assert (await ledger.by_key("before")).standing.state is RowState.PLACED
 
 
+def test_what_could_not_be_synced_is_not_synced_again_on_closing(ledger_path):
+    """SQLite would move the log into the file then. All of it is there for the next to open it, who does."""
+    ledger = LedgerFile.write(ledger_path)
+    with ledger.transaction():
+        ledger.put(NewRow("key", REQUEST))
+    with pytest.raises(LedgerFailed, match="I/O"), ledger.transaction():
+        raise sqlite3.OperationalError("disk I/O error")
+    before = [looked_at(file) for file in (ledger_path, ledger_path.with_name("calls.db-wal"))]
+    ledger.close()
+    ledger.close()
+    assert [looked_at(file) for file in (ledger_path, ledger_path.with_name("calls.db-wal"))] == before
+    with LedgerFile.write(ledger_path) as ledger:
+        assert ledger.by_key("key") is not None
+
+
 FULL = """
 import asyncio, resource, signal, sys
 from tenios_async import CallbackRequest, TeniosClient

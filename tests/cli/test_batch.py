@@ -239,15 +239,42 @@ def test_added_contacts_are_called_too(ledger, tenios, service, tmp_path):
 
 
 def test_a_disk_that_is_full_is_8(ledger, tenios, service, environment):
+    """Calls that were placed and cannot be written down are told of, with what to do; they are in doubt at once."""
     from tenios_async.batch import LedgerFailed
 
-    def fail(*_):
-        raise LedgerFailed("campaign.db cannot be written: the disk is full")
+    change = LedgerFile.change
+    changes = 0
+
+    def fail(*arguments):
+        nonlocal changes
+        changes += 1
+        if changes > 1:
+            raise LedgerFailed("campaign.db cannot be written: the disk is full")
+        return change(*arguments)
 
     environment.setattr(LedgerFile, "change", fail)
-    done = show(tenios("batch", "run", "campaign.db"))
-    assert (done.code, service.inits.total()) == (8, 0)
+    done = show(tenios("batch", "run", "campaign.db", "--concurrency", 1))
+    assert (done.code, service.inits.total()) == (8, 1)
     assert "disk is full" in done.err
+    advice = done.err.partition("once the disk is mended: tenios ")[2].splitlines()[0].split()
+    environment.setattr(LedgerFile, "change", change)
+    assert [event["line"] for event in tenios("batch", "resolve", "campaign.db", "--json").events] == [2]
+    assert advice == ["batch", "resolve", "campaign.db", "--line", "2", "--called", "10"]
+    assert tenios(*advice).code == 0
+    assert tenios("batch", "run", "campaign.db").code == 0
+    assert service.inits == dict.fromkeys(NUMBERS, 1)
+
+
+def test_what_a_program_that_died_was_placing_is_listed_before_the_next_run(ledger, tenios):
+    """And not while that program lives."""
+    from tenios_async.batch.standing import intend
+
+    with LedgerFile.write(ledger) as file:
+        with file.transaction():
+            file.change(1, intend("a", datetime.now(UTC)))
+        assert "nothing is in doubt" in tenios("batch", "resolve", "campaign.db").out
+        assert tenios("batch", "resolve", "campaign.db", "--line", 2, "--called").code == 2
+    assert tenios("batch", "resolve", "campaign.db", "--line", 2, "--called").code == 0
 
 
 @pytest.mark.parametrize("over", ["campaign.db", "campaign.db-wal", "campaign.db.lock", "second.db"])
