@@ -92,5 +92,5 @@ def check_commits(path: Path) -> None:
 @contextlib.contextmanager
 def looking_at(path: Path) -> Generator[sqlite3.Connection]:
     """Reads it as a database, and writes nothing into it or its log, also when it is closed."""
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
         yield connection

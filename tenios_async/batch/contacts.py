@@ -231,10 +231,23 @@ def _json_records(lines: Iterator[str]) -> Iterator[_Record]:
         except (ValueError, RecursionError):
             yield line, {f"{OURS}text": text.strip()}, "it is not JSON"
             continue
-        if isinstance(fields, dict):
+        if _is_broken(text, fields):
+            yield line, {f"{OURS}text": text.strip()}, "half a character stands in it, such as \\ud800"
+        elif isinstance(fields, dict):
             yield line, cast("dict[str, Any]", fields), None
         else:
             yield line, {f"{OURS}text": text.strip()}, "it is not a JSON object"
+
+
+def _is_broken(text: str, fields: Any) -> bool:
+    """Whether JSON's escapes have made of it what cannot be written down."""
+    if "\\ud" not in text.lower():
+        return False
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _mapping(fields: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:

@@ -175,6 +175,11 @@ class LedgerFile:
             self._has_failed = True
             raise
 
+    @property
+    def changes(self) -> int:
+        """How much was written since it was opened, whether it was committed or not."""
+        return self._connection.total_changes
+
     @contextlib.contextmanager
     def snapshot(self) -> Generator[None]:
         """What is read within it is as of one moment."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -119,6 +120,7 @@ class _Job:
     work: Callable[[LedgerFile], Any]
     future: asyncio.Future[Any]
     result: Any = None
+    error: Exception | None = None
 
 
 class _Writer:
@@ -168,7 +170,7 @@ class _Writer:
             try:
                 with self.file.transaction():
                     for job in jobs:
-                        job.result = job.work(self.file)
+                        self._do(job)
             except Exception as error:  # whatever it is, none of this is known to be on the disk
                 failure = error if isinstance(error, LedgerFailed) else LedgerFailed(_told(error, self.file.path))
                 with self._changed:
@@ -177,6 +179,17 @@ class _Writer:
                     jobs += self._jobs
                     self._jobs.clear()
             self._loop.call_soon_threadsafe(_deliver, jobs, failure)
+
+    def _do(self, job: _Job) -> None:
+        before = self.file.changes
+        try:
+            job.result = job.work(self.file)
+        except (LedgerError, sqlite3.Error):
+            raise
+        except Exception as error:  # it could not even be tried: the others have nothing to do with it
+            if self.file.changes != before:
+                raise
+            job.error = error
 
     def _take(self) -> list[_Job]:
         """All that is queued; empty once this is to stop, or has failed."""
@@ -196,7 +209,9 @@ def _deliver(jobs: list[_Job], failure: Exception | None) -> None:
     for job in jobs:
         if job.future.done():
             continue
-        if failure is None:
+        if job.error is not None and failure is None:
+            job.future.set_exception(job.error)
+        elif failure is None:
             job.future.set_result(job.result)
         else:
             job.future.set_exception(failure)

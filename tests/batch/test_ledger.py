@@ -325,6 +325,39 @@ def test_what_could_not_be_synced_is_not_synced_again_on_closing(ledger_path):
         assert ledger.by_key("key") is not None
 
 
+def test_a_disk_that_fails_while_it_is_made(tmp_path, monkeypatch):
+    """Also where its path is a relative one."""
+    monkeypatch.chdir(tmp_path)
+
+    def fill(ledger):
+        with ledger.transaction():
+            raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(LedgerFailed, match="I/O"):
+        LedgerFile.create("calls.db", {}, fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_what_cannot_be_written_down_is_told_to_who_asked_for_it_alone(ledger_path):
+    """One request of a web page must not end all the others'."""
+    broken = NewRow("key \ud800", REQUEST)
+    async with SQLiteLedger(ledger_path) as ledger:
+        asked = [ledger.put(new) for new in (NewRow("before", REQUEST), broken, NewRow("after", REQUEST))]
+        before, error, after = await asyncio.gather(*asked, return_exceptions=True)
+        assert (before.id, after.id) == (1, 2)
+        assert isinstance(error, ValueError)
+
+        def half(_):
+            ledger._open().file.put(NewRow("half", REQUEST))
+            raise ValueError("in the middle")
+
+        with pytest.raises(LedgerFailed, match="middle"):  # nobody knows what it has done
+            await ledger._do(half)
+    async with SQLiteLedger(ledger_path) as ledger:
+        assert await ledger.by_key("half") is None
+
+
 FULL = """
 import asyncio, resource, signal, sys
 from tenios_async import CallbackRequest, TeniosClient
@@ -500,7 +533,7 @@ async def test_a_row_that_somebody_else_has_moved_is_not_dialled(ledger_path):
     assert service.inits.total() == 0
 
 
-@pytest.mark.parametrize("key", ["", "x" * 257, 5, None])
+@pytest.mark.parametrize("key", ["", "x" * 257, 5, None, "order \ud800"])
 @pytest.mark.asyncio
 async def test_keys_that_are_none(ledger_path, key):
     async with SQLiteLedger(ledger_path) as ledger:
