@@ -103,6 +103,8 @@ class Ledger(abc.ABC):
         shared = self._being_placed[key] = _Shared()
         try:
             return await self._place_once(client, NewRow(key, request), timeout)
+        except ValueError:  # about what this one asked for, and not about the call
+            raise
         except Exception as error:
             shared.error = error
             raise

@@ -440,6 +440,20 @@ async def test_a_hundred_who_ask_at_once_get_the_same_callback(ledger_path):
 
 
 @pytest.mark.asyncio
+async def test_who_asks_for_something_else_spoils_it_for_nobody(ledger_path):
+    service = Service()
+    other = CallbackRequest("config", "+49221999999")
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            placed = await ledger.place_once(client, REQUEST, key="key")
+            asked = [ledger.place_once(client, request, key="key") for request in (other, REQUEST, other, REQUEST)]
+            first, second, third, fourth = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(found) for found in (first, third)] == [ValueError, ValueError]
+    assert placed == second == fourth
+    assert service.inits.total() == 1
+
+
+@pytest.mark.asyncio
 async def test_a_doubt_is_shared_and_stays(ledger_path):
     service = Service()
     service.fail_init(Fault.lost(Manner.DROP))
