@@ -22,6 +22,7 @@ from tenios_async import CallbackStatus
 from tenios_async.batch.beside import Beside, record_beside
 from tenios_async.batch.checks import check_commits, check_header, check_whole, damaged, looking_at
 from tenios_async.batch.errors import LedgerError, LedgerFailed, LedgerRefused
+from tenios_async.batch.figures import mask_numbers
 from tenios_async.batch.row import Resolution
 from tenios_async.batch.standing import IllegalMove, Move, RowState, Standing, called, crash, not_called
 from tenios_async.batch.tables import (
@@ -283,7 +284,7 @@ class LedgerFile:
 
     def _check_id_is_new(self, callback: Callback) -> None:
         for row in self._select("callback_id IN (?, ?)", (callback.key, json.dumps(callback.key))):
-            which = f"key {row.key}" if row.line is None else f"line {row.line}"
+            which = f"key {mask_numbers(row.key)}" if row.line is None else f"line {row.line}"
             raise IllegalMove(f"callback {callback.id} is that of {which}; was another id meant?")
 
     def _begin(self) -> None:

@@ -238,9 +238,11 @@ class Runner:
 
     async def _turn(self) -> None:
         """Returns at the next even moment that is not in a pause."""
-        while (until := max(self._next_at, self._pause_ends)) - (
-            now := anyio.current_time()
-        ) >= RESOLUTION:  # a pause may grow meanwhile
+        while True:
+            now = anyio.current_time()
+            until = max(self._next_at, self._pause_ends)  # a pause may grow meanwhile
+            if until - now < RESOLUTION:
+                break
             if self._pause_ends > now:
                 self.progress.waiting_for = self._pause_reason
             await anyio.sleep_until(until)

@@ -14,6 +14,7 @@ from rich.table import Table
 from tenios_async import mask_number
 from tenios_async.batch import LedgerInUse, RowState
 from tenios_async.batch.campaign import KIND, list_of
+from tenios_async.batch.figures import mask_numbers
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.numbers import Numbers
 from tenios_async.cli.calls import read_callback
@@ -63,7 +64,9 @@ def list_doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
     for row in rows:
         number = row.request.callback_number if show_numbers else mask_number(row.request.callback_number)
         at, reason = row.standing.intended_at, row.standing.reason or ""
-        name: dict[str, Any] = {"line": row.line, "source": list_of(facts, row.id)} if is_campaign else {"key": row.key}
+        name: dict[str, Any] = {"key": row.key if show_numbers else mask_numbers(row.key)}
+        if is_campaign:
+            name = {"line": row.line, "source": list_of(facts, row.id)}
         output.emit("doubt", **name, number=number, at=None if at is None else at.isoformat(), reason=reason)
         when = "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
         place = f"{row.line} of {list_of(facts, row.id)}" if facts.get("added") else str(name[where])
@@ -118,7 +121,7 @@ def _chosen(file: LedgerFile, which: Which) -> list[Row]:
             named[name].append(row)
     wanted = [(f"line {line}", named["line", line]) for line in which.lines]
     wanted += [(mask_number(number), named["number", _read(file, number)]) for number in which.numbers]
-    wanted += [(f"key {key}", named["key", key]) for key in which.keys]
+    wanted += [(f"key {mask_numbers(key)}", named["key", key]) for key in which.keys]
     if not wanted:
         raise ValueError("say which: --line LINE, --number NUMBER, --key KEY or --all")
     if missing := [name for name, found in wanted if not found]:
