@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def is_ledger(path: Path) -> bool:
     """Whether it says that it is one, of whatever version."""
     try:
-        return _says_so(_header(path))
+        return path.is_file() and _says_so(_header(path))  # whoever reads a pipe waits
     except OSError:
         return False
 

@@ -378,3 +378,12 @@ def test_a_list_may_come_through_a_pipe(ledger, start, tenios, tmp_path):
     assert json.loads(out)["taken"] == 5
     with LedgerFile.read(tmp_path / "piped.db") as piped:
         assert piped.facts["source_sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_rejects_may_go_into_a_pipe(ledger, start, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "bad.csv").write_text("callback_number\n12\n")
+    creating = start("batch", "create", "bad.csv", "new.db", "--prefix", "+49", "--rejects", "pipe")
+    assert "12,2," in (tmp_path / "pipe").read_text()
+    assert creating.wait(30) == 0
