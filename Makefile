@@ -33,6 +33,7 @@ check: $(READY) ## ruff, mypy and pyright
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	@$(BIN)/pyright --warnings
 
 format: $(READY) ## let ruff format and mend what it can

@@ -13,10 +13,12 @@ import attrs
 
 from tenios_async.batch.contacts import BadRow, is_json, read_contacts, writing_rejects
 from tenios_async.batch.errors import LedgerRefused
+from tenios_async.batch.files import check_replaceable
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.numbers import Numbers, read_opt_outs
+from tenios_async.batch.progress import Progress
 from tenios_async.batch.row import NewRow
-from tenios_async.batch.runner import Progress, Runner
+from tenios_async.batch.runner import Runner
 from tenios_async.batch.sqlite import SQLiteLedger
 
 if TYPE_CHECKING:
@@ -100,12 +102,14 @@ class Campaign:
         Raises `LedgerRefused`, `ValueError` for a file that cannot be read, and `TooManyRejects`.
         """
         numbers = Numbers(region, prefixes)
+        if rejects is not None:
+            check_replaceable(Path(rejects), path, contacts, opt_out)
         taken = Taken()
 
         def fill(ledger: LedgerFile) -> None:
             nonlocal taken
             with ledger.transaction():
-                taken = _take(
+                taken, source = _take(
                     ledger,
                     Path(contacts),
                     numbers,
@@ -114,6 +118,7 @@ class Campaign:
                     rejects=rejects,
                     max_bad=max_bad,
                 )
+                ledger.put_facts(source)
 
         facts = {
             "kind": KIND,
@@ -121,8 +126,6 @@ class Campaign:
             "callback_config_id": callback_config_id,
             "region": region,
             "prefixes": list(prefixes),
-            "source": Path(contacts).name,
-            "source_sha256": _digest(Path(contacts)),
         }
         LedgerFile.create(path, facts, fill)
         return taken
@@ -138,11 +141,14 @@ class Campaign:
         max_bad: float = math.inf,
     ) -> Taken:
         """Adds contacts, by the rules of the campaign. Not while it runs. Arguments and errors as of `create`."""
+        if rejects is not None:
+            check_replaceable(Path(rejects), path, contacts, opt_out)
         with LedgerFile.write(path) as ledger:
             facts = campaign_facts(ledger)
             numbers = Numbers(facts["region"], facts["prefixes"])
             with ledger.transaction():
-                return _take(
+                after = ledger.last()
+                taken, source = _take(
                     ledger,
                     Path(contacts),
                     numbers,
@@ -151,6 +157,8 @@ class Campaign:
                     rejects=rejects,
                     max_bad=max_bad,
                 )
+                ledger.put_facts({"added": [*facts.get("added", []), {"after": after, **source}]})
+            return taken
 
     async def __aenter__(self) -> Self:
         await self.ledger.__aenter__()
@@ -202,9 +210,7 @@ class Campaign:
         """
         if self._is_running:
             raise RuntimeError("this campaign is running already")
-        opt_outs: Collection[str] = ()
-        if opt_out is not None:
-            opt_outs = read_opt_outs(Path(opt_out), Numbers(self.ledger.facts["region"], self.ledger.facts["prefixes"]))
+        opt_outs = read_campaign_opt_outs(self.ledger.facts, opt_out)
         self._runner = Runner(
             self.ledger,
             client,
@@ -237,6 +243,11 @@ def campaign_facts(ledger: LedgerFile) -> Mapping[str, Any]:
     return ledger.facts
 
 
+def read_campaign_opt_outs(facts: Mapping[str, Any], opt_out: Path | str | None) -> Collection[str]:
+    """The numbers in an opt-out list, by the rules of the campaign. Raises `ValueError`."""
+    return () if opt_out is None else read_opt_outs(Path(opt_out), Numbers(facts["region"], facts["prefixes"]))
+
+
 def _take(
     ledger: LedgerFile,
     contacts: Path,
@@ -246,7 +257,9 @@ def _take(
     opt_out: Path | str | None,
     rejects: Path | str | None,
     max_bad: float,
-) -> Taken:
+) -> tuple[Taken, dict[str, str]]:
+    """Takes what it may, and gives the facts about the file too."""
+    digest = hashlib.sha256()
     config_id = ledger.facts["callback_config_id"]
     opted_out_numbers: Collection[str] = () if opt_out is None else read_opt_outs(Path(opt_out), numbers)
     taken = repeated = opted_out = bad = 0
@@ -254,7 +267,9 @@ def _take(
         reject: Callable[[BadRow], None] = _forget
         if rejects is not None:
             reject = stack.enter_context(writing_rejects(Path(rejects), as_json=is_json(contacts)))
-        for found in read_contacts(contacts, callback_config_id=config_id, numbers=numbers, columns=columns):
+        for found in read_contacts(
+            contacts, callback_config_id=config_id, numbers=numbers, columns=columns, digest=digest
+        ):
             if isinstance(found, BadRow):
                 bad += 1
                 reject(found)
@@ -273,13 +288,19 @@ def _take(
                 reject(found.rejected("this number is in the campaign already"))
     result = Taken(taken, repeated, opted_out, bad)
     ledger.put_facts({"rejected": ledger.facts.get("rejected", 0) + result.rejected})
-    return result
+    return result, {"source": contacts.name, "source_sha256": digest.hexdigest()}
+
+
+def list_of(facts: Mapping[str, Any], row_id: int) -> str:
+    """The name of the file that a row came from."""
+    added = [found["source"] for found in facts.get("added", []) if found["after"] < row_id]
+    return str(added[-1] if added else facts.get("source", ""))
+
+
+def list_names(facts: Mapping[str, Any]) -> list[str]:
+    """The names of all files that a campaign was made of."""
+    return [str(facts.get("source", "")), *(str(found["source"]) for found in facts.get("added", []))]
 
 
 def _forget(_: BadRow) -> None:
     """For those who want no list of what was rejected."""
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -94,8 +94,8 @@ class Ledger(abc.ABC):
         Raises what `TeniosClient.init_callback` raises, `CallbackOutcomeUnknown` again for a key that is in doubt, and
         `ValueError` for a key that belongs to another request.
         """
-        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
-            raise ValueError(f"key must be a text of 1 to {MAX_KEY} characters")
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or not _is_whole(key):
+            raise ValueError(f"key must be a text of 1 to {MAX_KEY} characters, each of them whole")
         while (shared := self._being_placed.get(key)) is not None:
             await shared.over.wait()
             if shared.error is not None:
@@ -104,6 +104,8 @@ class Ledger(abc.ABC):
         shared = self._being_placed[key] = _Shared()
         try:
             return await self._place_once(client, NewRow(key, request), timeout)
+        except ValueError:  # about what this one asked for, and not about the call
+            raise
         except Exception as error:
             shared.error = error
             raise
@@ -139,6 +141,10 @@ class Ledger(abc.ABC):
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _is_whole(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class _Shared:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import math
 import re
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from tenios_async.cli import campaigns
+from tenios_async.cli import campaigns, doubts
 from tenios_async.cli.connection import Connection
 from tenios_async.cli.options import ConfigId, Flag, Json, Whole
 from tenios_async.cli.output import Output
@@ -48,6 +47,7 @@ _Share = Annotated[float, Parameter(converter=_share)]
 _Columns = Annotated[list[str] | None, Parameter(name="--column", negative=())]
 _Prefixes = Annotated[list[str] | None, Parameter(name="--prefix", negative=(), allow_leading_hyphen=False)]
 _Called = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
+_Texts = Annotated[list[str] | None, Parameter(negative=())]
 _Lines = Annotated[list[int] | None, Parameter(name="--line", negative=())]
 _CONNECTION = Connection()
 
@@ -176,7 +176,9 @@ def run(
         opt_out=opt_out,
     )
     if dry_run:
-        return run_plainly(output, lambda: campaigns.rehearse(output, ledger, options, show_numbers=show_numbers))
+        return run_plainly(
+            output, lambda: campaigns.rehearse(output, ledger, options, report=report, show_numbers=show_numbers)
+        )
     return run_command(
         output,
         lambda: campaigns.run(output, ledger, options, connection.client, report=report, show_numbers=show_numbers),
@@ -215,7 +217,8 @@ def resolve(
     /,
     *,
     line: _Lines = None,
-    number: Annotated[list[str] | None, Parameter(negative=())] = None,
+    number: _Texts = None,
+    key: _Texts = None,
     all_: Annotated[bool, Parameter(name="--all", negative=())] = False,
     called: _Called = None,
     not_called: Flag = False,
@@ -229,6 +232,7 @@ def resolve(
         ledger: The campaign.
         line: The line of the contacts file it is about. May be given several times.
         number: The phone number it is about. May be given several times.
+        key: The key it is about, in a ledger of `place_once`. May be given several times.
         all_: All that are in doubt.
         called: It was called. With the id of the callback it is followed by the next run; without, it counts as ended.
         not_called: It was not called: it is queued again.
@@ -240,14 +244,16 @@ def resolve(
         raise ValueError("--called and --not-called exclude each other")
     if called is not None and len(called) > 1:
         raise ValueError("--called takes one id")
-    if called and (all_ or len(line or ()) + len(number or ()) > 1):
-        raise ValueError("an id belongs to one call: name one --line or one --number")
+    which = doubts.Which(tuple(line or ()), tuple(number or ()), tuple(key or ()), is_all=all_)
+    if called and not which.is_one:
+        raise ValueError("an id belongs to one call: name one --line, --number or --key")
     output = Output(as_json=json)
-    which = campaigns.Which(tuple(line or ()), tuple(number or ()), is_all=all_)
     if called is None and not not_called:
-        return run_plainly(output, lambda: campaigns.doubts(output, ledger, show_numbers=show_numbers))
-    verdict = campaigns.Verdict(called is not None, called[0] if called else None, who or getpass.getuser())
-    return run_plainly(output, lambda: campaigns.resolve(output, ledger, which, verdict))
+        if which != doubts.Which((), (), (), is_all=False) or who is not None:
+            raise ValueError("say what became of it: --called, --called ID or --not-called")
+        return run_plainly(output, lambda: doubts.list_doubts(output, ledger, show_numbers=show_numbers))
+    verdict = doubts.Verdict(called is not None, called[0] if called else None, who)
+    return run_plainly(output, lambda: doubts.resolve(output, ledger, which, verdict))
 
 
 @batch.command
