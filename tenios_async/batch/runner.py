@@ -424,7 +424,7 @@ class Runner:
                 if inspect.isawaitable(answer):
                     await answer
             except Exception:  # a hook must not end a campaign
-                _log.exception("a hook raised")
+                _log.exception("a hook raised", extra={"tenios_event": "hook_failed"})
 
     def _tick(self) -> None:
         self.progress.seconds = anyio.current_time() - self._began
