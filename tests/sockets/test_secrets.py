@@ -1,5 +1,6 @@
 """Rule 4: whatever happens, the key and the number are in nothing that is logged, shown, pickled or raised."""
 
+import contextlib
 import copy
 import json
 import logging
@@ -15,6 +16,7 @@ import pytest
 from tenios_async import Callback, CallbackAttempt, CallbackRequest, TeniosClient, TeniosError, WatchInterrupted
 from tenios_async._wire import AccessKey, status_body
 
+from ..otel.recorded import Recorded
 from .conftest import KEY
 from .misbehaving import PLACED, Server, answer, close, refusal, reply, reset, silent
 from .placing import CONFIG
@@ -188,6 +190,26 @@ async def test_an_echo_as_id_and_as_state(client, everything):
     async with Server(asked) as server, client(server.url) as tenios:
         assert await tenios.callback_status(10) == KEY
     assert_none(logged(everything.records))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", [*ANSWERS, "number as id", "key as id", "key as status"])
+async def test_spans_and_metrics(client, name):
+    """Also where TENIOS sends it back as an id or a state, which are passed on as they are."""
+    made_up = {"number as id": b'{"id": "%b"}', "key as id": b'{"id": "%b"}', "key as status": b'{"status": "%b"}'}
+    echo = made_up.get(name, b"%b") % (NUMBER if name == "number as id" else KEY).encode()
+    recorded = Recorded()
+    script = ANSWERS.get(name) or answer(reply(200, echo))
+    async with Server(script) as server, client(server.url, observers=[recorded.telemetry]) as tenios:
+        with contextlib.suppress(TeniosError):
+            callback = await tenios.init_callback(CONFIG, NUMBER, timeout=0.2)
+        callback = Callback(10) if name not in made_up else Callback(echo[8:-2].decode())
+        with contextlib.suppress(TeniosError):
+            async for _ in tenios.watch_callback(callback, timeout=0.2):
+                pass
+    recorded.telemetry.close()
+    assert recorded.spans
+    assert_none(recorded.everything())
 
 
 @pytest.mark.parametrize("key", ["schl\u00fcssel-geheim", 'abc"def-geheim', "plain-key"])
