@@ -10,7 +10,6 @@ from pathlib import Path
 
 import anyio
 import attrs
-import httpx
 import pytest
 
 from tenios_async import Callback, CallbackAttempt, CallbackRequest, TeniosClient, TeniosError, WatchInterrupted
@@ -91,7 +90,7 @@ def assert_none(texts, secrets=SECRETS):
 def everything(caplog):
     """Every log record of every logger."""
     caplog.set_level(logging.DEBUG)
-    for name in ("httpx", "httpcore", "tenios_async", "asyncio"):
+    for name in ("httpx", "httpcore", "httpx2", "httpcore2", "tenios_async", "asyncio"):
         caplog.set_level(logging.DEBUG, name)
     return caplog
 
@@ -147,24 +146,25 @@ async def test_an_exception_of_the_callers_own(client, everything):
     assert_none(logged(everything.records))
 
 
-class Telling(httpx.AsyncBaseTransport):
+def telling(package, make):
     """A transport of the caller's own that says in its errors whatever it was given to carry."""
 
-    def __init__(self, make):
-        self.make = make
+    class Telling(package.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            body = await request.aread()
+            error = make(f"could not write {body!r}", request)
+            error.request = request
+            error.detail = body.decode()
+            raise error
 
-    async def handle_async_request(self, request):
-        body = await request.aread()
-        error = self.make(f"could not write {body!r}", request)
-        error.request = request
-        error.detail = body.decode()
-        raise error
+    return Telling()
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("make", [httpx.WriteError, ValueError, lambda text, _: OSError(5, text), Exception])
-async def test_a_transport_that_tells_what_it_carries(everything, make):
-    async with httpx.AsyncClient(transport=Telling(make)) as http:
+@pytest.mark.parametrize("make", ["WriteError", ValueError, lambda text, _: OSError(5, text), Exception])
+async def test_a_transport_that_tells_what_it_carries(everything, package, make):
+    make = getattr(package, make) if isinstance(make, str) else make
+    async with package.AsyncClient(transport=telling(package, make)) as http:
         async with TeniosClient(KEY, base_url="https://x.test", http_client=http) as tenios:
             attempt = CallbackAttempt()
             for ask in (
