@@ -26,11 +26,13 @@ demo: $(READY) ## place callbacks against a simulator on this machine and watch 
 test: $(READY) ## the whole test suite
 	@$(BIN)/python -m pytest
 
-check: $(READY) ## ruff, mypy and pyright
+check: $(READY) ## ruff, mypy and pyright, also over tests/typing, which pins the public face
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/pyright --warnings
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes tenios_async --ignoreexternal >$(VENV)/.types || { cat $(VENV)/.types; exit 1; }
+	@grep completeness $(VENV)/.types
 
 format: $(READY) ## let ruff format and mend what it can
 	@$(BIN)/ruff format .

@@ -48,9 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
-    import httpx
-
     from tenios_async._errors import WatchInterrupted
+    from tenios_async._exchange import HttpClient
     from tenios_async._lifecycle import CallbackStatus
     from tenios_async._models import Connections
     from tenios_async._wire import Body
@@ -127,7 +126,7 @@ class TeniosClient:
         access_key: str | None = None,
         *,
         base_url: str | None = None,
-        http_client: httpx.AsyncClient | None = None,
+        http_client: HttpClient | None = None,
         timeout: float | None = None,
         max_connections: int = _MAX_CONNECTIONS,
         ssl_context: ssl.SSLContext | None = None,

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
 
-    import httpx
-
-    from tenios_async._exchange import Exchange
+    from tenios_async._exchange import Exchange, HttpClient
     from tenios_async._models import Connections
     from tenios_async._pool import PoolExchange
 
@@ -44,7 +42,7 @@ class Rooms:
         self,
         base_url: str,
         *,
-        http_client: httpx.AsyncClient | None,
+        http_client: HttpClient | None,
         ssl_context: ssl.SSLContext | None,
         max_connections: int,
         user_agent: str,

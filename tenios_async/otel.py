@@ -38,9 +38,9 @@ try:
     from opentelemetry.context import Context
     from opentelemetry.metrics import Observation
     from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        'tenios_async.otel needs OpenTelemetry\'s API: pip install "tenios_async[otel]"', name=missing.name
+        'tenios_async.otel needs OpenTelemetry\'s API: pip install "tenios_async[otel]"', name=_missing.name
     ) from None
 
 if TYPE_CHECKING:

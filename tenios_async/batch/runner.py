@@ -146,7 +146,7 @@ class Runner:
             raise ValueError("rate must be a number of calls a second above 0")
         if not limit >= 0:
             raise ValueError("limit must be a number of calls of 0 or more")
-        self.progress = Progress()
+        self.progress: Progress = Progress()
         self._ledger = ledger
         self._client = client
         self._interval = 1 / rate

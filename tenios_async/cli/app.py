@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logging.getLogger("tenios_async").addHandler(logging.NullHandler())  # the command says itself what there is to say
 
-app = App(
+app: App = App(
     name="tenios",
     help="Place telephone callbacks through the TENIOS Callback API and follow each to its end.\n\n"
     "The access key comes from TENIOS_ACCESS_KEY or a file, never from an option: those show in the list of processes.",

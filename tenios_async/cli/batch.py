@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cyclopts import Token
 
-batch = App(name="batch", help="Call everybody on a list, each at most once, and follow each call to its end.")
+batch: App = App(name="batch", help="Call everybody on a list, each at most once, and follow each call to its end.")
 
 _PERIODS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 

@@ -47,7 +47,7 @@ class Output:
 
     def __init__(self, *, as_json: bool = False, console: Console | None = None) -> None:
         self.as_json = as_json
-        self.console = console or _Pipe(highlight=False, soft_wrap=True, emoji=False)
+        self.console: Console = console or _Pipe(highlight=False, soft_wrap=True, emoji=False)
         self._errors = _Pipe(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
     @property
