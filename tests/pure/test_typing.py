@@ -10,7 +10,8 @@ PINNED = Path(__file__).parents[1] / "typing"
 
 
 @pytest.mark.parametrize(
-    ("face", "page"), [("tenios_async", "api"), ("tenios_async.batch", "batch"), ("tenios_async.simulator", "simulator")]
+    ("face", "page"),
+    [("tenios_async", "api"), ("tenios_async.batch", "batch"), ("tenios_async.simulator", "simulator")],
 )
 def test_every_name_of_a_face_is_pinned(face, page):
     tree = ast.parse((PINNED / f"{page}.py").read_text(encoding="utf-8"))
