@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tenios_async import CallbackRequest, Polling, __version__, mask_number
 from tenios_async.cli import calls, demo, doctor, simulate, teaching
+from tenios_async.cli import completion as completing
 from tenios_async.cli.batch import batch
 from tenios_async.cli.connection import Connection
 from tenios_async.cli.options import ConfigId, Flag, Json, Whole
@@ -195,7 +196,7 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
         shell: bash, zsh or fish.
     """
     output = Output()
-    return run_plainly(output, lambda: output.raw(app.generate_completion(shell=shell)))
+    return run_plainly(output, lambda: output.raw(completing.script(app, shell)))
 
 
 _ONE_LINE = 10_000

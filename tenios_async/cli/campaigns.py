@@ -13,7 +13,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import attrs
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from tenios_async import CallbackStatus, mask_number
@@ -312,11 +311,7 @@ def status(output: Output, ledger: Path) -> Exit:
         campaign_facts(file)
         figures = read_figures(file, datetime.now().astimezone())
     output.emit("status", **{str(outcome).lower(): count for outcome, count in figures.outcomes.items()})
-    if not output.as_json:
-        shown = Table(box=None, show_header=False, pad_edge=False)
-        for label, value in table(figures):
-            shown.add_row(plain(label), plain(value))
-        output.console.print(shown)
+    output.columns(table(figures))
     return Exit.OK
 
 
@@ -346,17 +341,18 @@ def doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
     """Lists the calls in doubt."""
     with LedgerFile.read(ledger) as file:
         rows = list(file.rows(RowState.UNKNOWN))
-    shown = Table("line", "number", "about to leave at", "why", box=None, pad_edge=False)
+    shown = [("line", "number", "about to leave at", "why")]
     for row in rows:
         number = _shown_number(row, in_full=show_numbers)
         at, reason = row.standing.intended_at, row.standing.reason or ""
         output.emit("doubt", line=row.line, number=number, at=None if at is None else at.isoformat(), reason=reason)
         when = "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
-        shown.add_row("" if row.line is None else str(row.line), number, when, plain(reason))
-    if not output.as_json:
-        output.console.print(shown if rows else "nothing is in doubt")
-        if rows:
-            output.say("say what became of them: --line LINE --called [ID], or --not-called")
+        shown.append(("" if row.line is None else str(row.line), number, when, reason))
+    if rows:
+        output.columns(shown)
+        output.say("say what became of them: --line LINE --called [ID], or --not-called")
+    else:
+        output.say("nothing is in doubt")
     return Exit.OK
 
 

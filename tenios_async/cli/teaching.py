@@ -69,3 +69,56 @@ COMPLETION = examples(
     ("fish", "tenios completion fish > ~/.config/fish/completions/tenios.fish"),
     ("for this shell alone", "source <(tenios completion bash)"),
 )
+_CREATE = "tenios batch create contacts.csv campaign.db --prefix +49 --config-id ID"
+BATCH = examples(
+    (
+        "make a campaign of a list; nobody is called yet",
+        "tenios batch create contacts.csv campaign.db --prefix +49 --config-id ID",
+    ),
+    ("what would happen", "tenios batch run campaign.db --dry-run"),
+    ("call everybody; after Ctrl-C or a crash the same line goes on", "tenios batch run campaign.db --rate 5/s"),
+    ("how far it is, from another shell", "tenios batch status campaign.db"),
+    ("which calls are in doubt", "tenios batch resolve campaign.db"),
+    ("everybody, and what became of each call", "tenios batch export campaign.db results.csv"),
+)
+BATCH_CREATE = examples(
+    (
+        "a CSV file with a column callback_number",
+        "tenios batch create contacts.csv campaign.db --prefix +49 --config-id ID",
+    ),
+    (
+        "another name of the column, and numbers as they are written in Germany",
+        "tenios batch create contacts.csv campaign.db \\\n      --column callback_number=Telefon --region DE",
+    ),
+    (
+        "who must not be called, and a file for what was not taken",
+        "tenios batch create contacts.csv campaign.db --region DE \\\n      --opt-out opt-out.txt --rejects bad.csv",
+    ),
+)
+BATCH_ADD = examples(
+    ("what has come in since", "tenios batch add campaign.db more.csv"),
+    ("lines that were rejected, once they are mended", "tenios batch add campaign.db rejects.csv"),
+)
+BATCH_RUN = examples(
+    ("what would happen; nobody is called", "tenios batch run campaign.db --dry-run"),
+    ("begin with ten calls, and look at them", "tenios batch run campaign.db --limit 10"),
+    ("five calls a second, a hundred under way", "tenios batch run campaign.db --rate 5/s --concurrency 100"),
+    (
+        "by day only, with a report at the end",
+        "tenios batch run campaign.db --hours 'Mon-Fri 9-18' --tz Europe/Berlin \\\n      --report report.html",
+    ),
+)
+BATCH_STATUS = examples(("for a script", "tenios batch status campaign.db --json"))
+BATCH_REPORT = examples(
+    ("in the time zone of this machine", "tenios batch report campaign.db report.html"),
+    ("in another", "tenios batch report campaign.db report.html --tz Europe/Berlin"),
+)
+BATCH_RESOLVE = examples(
+    ("which are in doubt, and on which lines of the contacts file", "tenios batch resolve campaign.db"),
+    ("it did ring: the portal knows it as 4711", "tenios batch resolve campaign.db --line 17 --called 4711"),
+    ("it did not: it is queued again", "tenios batch resolve campaign.db --line 18 --not-called"),
+)
+BATCH_EXPORT = examples(
+    ("for a spreadsheet", "tenios batch export campaign.db results.csv"),
+    ("for a program", "tenios batch export campaign.db results.jsonl"),
+)
