@@ -86,7 +86,10 @@ def test_fish(script, tmp_path, typed, found):
 @pytest.mark.usefixtures("nothing_runs")
 @pytest.mark.parametrize(
     "load",
-    ["fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D", "autoload -Uz compinit; compinit -u -D; . ./_tenios"],
+    [
+        "fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D",
+        "autoload -Uz compinit; compinit -u -D; . ./_tenios",
+    ],
     ids=["from $fpath", "sourced"],
 )
 @needs("zsh")
