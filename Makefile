@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak clean
+.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak dist test-wheel clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,13 @@ bench-batch: $(BENCH) ## contacts a second that a campaign works off, beside htt
 
 soak: $(READY) ## kill -9 in the middle of campaigns, 3,000 times; ARGS="--kills 10000 --seed 7" for more
 	@$(BIN)/python tests/batch/kills.py $(ARGS)
+
+dist: $(READY) ## sdist and wheel in dist/, without a network
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+
+test-wheel: dist ## the wheel in clean environments: alone, with each extra, with its lowest dependencies; a minute
+	@$(BIN)/python tests/packaging/wheel.py dist/*.whl
 
 clean: ## remove what make made
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

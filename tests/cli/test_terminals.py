@@ -84,9 +84,8 @@ def test_a_pipe_gets_plain_lines():
     assert shown.splitlines()[-1].startswith("5 calls, each placed once")
 
 
-@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
-def test_a_pipe_that_is_forced_to_have_colours_still_has_nothing_that_moves(variable):
-    shown = piped(*DEMO, **{variable: "1"})
+def test_a_pipe_that_is_forced_to_have_colours_still_has_nothing_that_moves():
+    shown = piped(*DEMO, FORCE_COLOR="1")
     assert COLOUR.search(shown)
     assert not MOVES.search(shown)
     assert not set("╭│━┃") & set(shown)
