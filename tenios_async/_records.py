@@ -42,7 +42,9 @@ def _told(event: Event, redact: Callable[[str], str]) -> tuple[str, tuple[object
         case Placed(outcome, callback, error, seconds):
             key = _key(callback, redact)
             fields = {"tenios_event": "placed", "tenios_outcome": str(outcome), "tenios_seconds": seconds}
-            return "init ended as %s, callback %s", (outcome, key), fields | _common(key, error)
+            what = key if error is None else redact(str(error))
+            text = "init ended as %s: %s" if error else "init ended as %s, callback %s"
+            return text, (outcome, what), fields | _common(key, error)
         case Polled(callback, _, error, seconds):
             key = _key(callback, redact)
             fields = {"tenios_event": "polled", "tenios_seconds": seconds}

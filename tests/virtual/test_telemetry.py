@@ -134,10 +134,11 @@ REFUSAL = {"error_code": "BAD_CREDENTIALS", "error_message": "Bad credentials", 
 async def test_only_a_call_in_doubt_is_a_warning(vendor, caplog, answer, level, error):
     caplog.set_level(logging.DEBUG, "tenios_async")
     async with vendor(init=answer).client() as tenios:
-        with pytest.raises(TeniosError):
+        with pytest.raises(TeniosError) as caught:
             await tenios.init_callback("config", "+491234567890")
     (record,) = [record for record in caplog.records if hasattr(record, "tenios_event")]
     assert (record.levelname, record.tenios_error) == (level, error)
+    assert record.getMessage().endswith(str(caught.value))
 
 
 async def test_the_end_of_a_watch_that_failed_says_why(vendor, caplog):
