@@ -128,6 +128,28 @@ def test_two_watches_of_one_callback_tell_one_life(recorded):
     assert recorded.values("tenios.callback.endings") == {("CALL_B_FAILED",): 1}
 
 
+def test_a_second_watch_that_sees_the_end_later_tells_nothing_new(recorded):
+    tell(recorded.telemetry, a_call())
+    tell(recorded.telemetry, a_call()[-3:])
+    assert len(recorded.spans) == 1
+    assert recorded.values("tenios.callback.polls") == {("CALL_B_FAILED",): (1, 4)}
+
+
+def test_ends_are_remembered_for_a_while(recorded, monkeypatch):
+    """Not for ever: memory is bounded."""
+    monkeypatch.setattr("tenios_async.otel.REMEMBERED", 1)
+    tell(recorded.telemetry, [ended(1, "DISCONNECTED"), ended(2, "DISCONNECTED"), ended(2, "DISCONNECTED")])
+    assert recorded.values("tenios.callback.endings") == {("DISCONNECTED",): 2}
+    recorded.telemetry(ended(1, "DISCONNECTED"))
+    assert recorded.values("tenios.callback.endings") == {("DISCONNECTED",): 3}
+
+
+def test_an_id_that_is_given_again_is_another_life(recorded):
+    """A vendor that starts anew, as a simulator does."""
+    tell(recorded.telemetry, [placed(10), placed(10), *a_call(), *a_call()])
+    assert [len(span.events) for span in recorded.spans] == [0, 0, 3, 3]
+
+
 def test_where_there_are_too_many_the_longest_unheard_of_is_forgotten(make):
     recorded = make(max_open=2)
     tell(recorded.telemetry, [placed(1), placed(2), polled(1), placed(3)])
