@@ -49,7 +49,7 @@ class Output:
     def __init__(self, *, as_json: bool = False, console: Console | None = None) -> None:
         self.as_json = as_json
         self.console: Console = console or _Pipe(highlight=False, soft_wrap=True, emoji=False)
-        self.is_screen = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.is_screen: bool = self.console.is_terminal and not self.console.is_dumb_terminal
         """Whether this is a terminal that can do more than print. A pipe is none, whatever FORCE_COLOR says."""
         if console is None:
             self.is_screen = self.is_screen and sys.stdout is not None and sys.stdout.isatty()
