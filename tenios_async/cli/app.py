@@ -9,7 +9,6 @@ import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
 
 from tenios_async import CallbackRequest, Polling, __version__, mask_number
 from tenios_async.cli import calls, demo, doctor, simulate, teaching
@@ -18,8 +17,8 @@ from tenios_async.cli.batch import batch
 from tenios_async.cli.connection import Connection
 from tenios_async.cli.options import ConfigId, Flag, Json, Whole
 from tenios_async.cli.outcome import Exit
-from tenios_async.cli.output import Output
-from tenios_async.cli.running import run_command, run_plainly
+from tenios_async.cli.output import HelpConsole, Output
+from tenios_async.cli.running import nobody_reads, run_command, run_plainly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,11 +205,13 @@ _LIKE_A_NUMBER = re.compile(r"\+?[0-9]{7,}")
 def run(arguments: Sequence[str]) -> int:
     """Parses and runs; the exit code."""
     if Output().is_screen:
-        app.help_formatter = app.console = None
+        app.help_formatter, app.console = None, HelpConsole(highlight=False)
     else:  # boxes are for the eye, and a pipe gets each thing in one line
-        app.help_formatter, app.console = "plain", Console(width=_ONE_LINE, highlight=False)
+        app.help_formatter, app.console = "plain", HelpConsole(width=_ONE_LINE, highlight=False)
     try:
         code = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+    except BrokenPipeError:
+        return nobody_reads()
     except (CycloptsError, ValueError, OSError) as error:
         known: Exception = error
         if isinstance(error, CycloptsError):  # which quotes what it was given

@@ -29,6 +29,15 @@ class _Pipe(Console):
         raise BrokenPipeError
 
 
+class HelpConsole(_Pipe):
+    """Where help is printed: whatever keeps it from being written is a closed pipe."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's."""
+        with _unwritten():
+            super().print(*objects, **options)
+
+
 @contextlib.contextmanager
 def _unwritten() -> Generator[None]:
     """A full disk is to a call that was placed what a closed pipe is: nobody reads what is said of it."""
