@@ -181,14 +181,15 @@ async def test_a_transport_that_tells_what_it_carries(everything, package, make)
 @pytest.mark.anyio
 async def test_an_echo_as_id_and_as_state(client, everything):
     """They are passed on as they are, and logged masked."""
-    placed, asked = (
-        answer(reply(200, f'{{"id": "{NUMBER}"}}'.encode())),
-        answer(reply(200, f'{{"status": "{KEY}"}}'.encode())),
-    )
-    async with Server(placed) as server, client(server.url) as tenios:
-        assert (await tenios.init_callback(CONFIG, NUMBER)).id == NUMBER
-    async with Server(asked) as server, client(server.url) as tenios:
-        assert await tenios.callback_status(10) == KEY
+    for secret in (KEY, NUMBER):
+        placed = answer(reply(200, f'{{"id": "{secret}"}}'.encode()))
+        async with Server(placed) as server, client(server.url) as tenios:
+            assert (await tenios.init_callback(CONFIG, NUMBER)).id == secret
+        asked = answer(reply(200, f'{{"status": "{secret}"}}'.encode()))
+        async with Server(asked) as server, client(server.url) as tenios:
+            assert await tenios.callback_status(10) == secret
+            assert (await anext(tenios.watch_callback(secret))).status == secret
+    assert {"placed", "transitioned", "strange_status"} <= {vars(r).get("tenios_event") for r in everything.records}
     assert_none(logged(everything.records))
 
 
