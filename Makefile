@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-web test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak clean
+.PHONY: help demo example-web test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak dist test-wheel clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ $(READY): pyproject.toml
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip --disable-pip-version-check install -q --upgrade 'pip>=25.1'
-	@$(BIN)/pip --disable-pip-version-check install -q -e '.[cli,phone,simulator]' --group dev
+	@$(BIN)/pip --disable-pip-version-check install -q -e '.[cli,otel,phone,simulator]' --group dev
 	@touch $@
 
 demo: $(READY) ## place callbacks against a simulator on this machine and watch each to its end
@@ -29,12 +29,14 @@ example-web: $(READY) ## a web page with a "call me back" form, beside a simulat
 test: $(READY) ## the whole test suite
 	@$(BIN)/python -m pytest
 
-check: $(READY) ## ruff, mypy and pyright
+check: $(READY) ## ruff, mypy and pyright, also over tests/typing, which pins the public face
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	@$(BIN)/pyright --warnings
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes tenios_async --ignoreexternal >$(VENV)/.types || { cat $(VENV)/.types; exit 1; }
+	@grep completeness $(VENV)/.types
 
 format: $(READY) ## let ruff format and mend what it can
 	@$(BIN)/ruff format .
@@ -71,6 +73,13 @@ bench-batch: $(BENCH) ## contacts a second that a campaign works off, beside htt
 
 soak: $(READY) ## kill -9 in the middle of campaigns, 3,000 times; ARGS="--kills 10000 --seed 7" for more
 	@$(BIN)/python tests/batch/kills.py $(ARGS)
+
+dist: $(READY) ## sdist and wheel in dist/, without a network
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+
+test-wheel: dist ## the wheel in clean environments: alone, with each extra, with its lowest dependencies; a minute
+	@$(BIN)/python tests/packaging/wheel.py dist/*.whl
 
 clean: ## remove what make made
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

@@ -68,7 +68,7 @@ class Campaign:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.ledger = SQLiteLedger(path)
+        self.ledger: SQLiteLedger = SQLiteLedger(path)
         """Where everything is written down."""
         self._runner: Runner | None = None
         self._is_running = False

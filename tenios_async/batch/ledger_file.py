@@ -59,7 +59,7 @@ class LedgerFile:
         self._record = record
         (self._identity,) = connection.execute("SELECT identity FROM mark").fetchone()
         self._has_failed = False
-        self.facts = _facts(connection)
+        self.facts: dict[str, Any] = _facts(connection)
         """What was laid down when it was made, and counts of what was rejected."""
 
     @classmethod

@@ -102,7 +102,7 @@ class Runner:
             raise ValueError("rate must be a number of calls a second above 0")
         if not limit >= 0:
             raise ValueError("limit must be a number of calls of 0 or more")
-        self.progress = Progress()
+        self.progress: Progress = Progress()
         self._ledger = ledger
         self._client = client
         self._interval = 1 / rate
@@ -382,7 +382,7 @@ class Runner:
                 if inspect.isawaitable(answer):
                     await answer
             except Exception:  # a hook must not end a campaign
-                _log.exception("a hook raised")
+                _log.exception("a hook raised", extra={"tenios_event": "hook_failed"})
 
     def _tick(self) -> None:
         self.progress.seconds = anyio.current_time() - self._began

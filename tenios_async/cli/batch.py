@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from tenios_async.cli import campaigns, doubts
+from tenios_async.cli import campaigns, doubts, teaching
 from tenios_async.cli.connection import Connection
 from tenios_async.cli.options import ConfigId, Flag, Json, Whole
 from tenios_async.cli.output import Output
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
     from cyclopts import Token
 
-batch = App(name="batch", help="Call everybody on a list, each at most once, and follow each call to its end.")
+batch: App = App(
+    name="batch",
+    help="Call everybody on a list, each at most once, and follow each call to its end.",
+    help_epilogue=teaching.BATCH,
+)
 
 _PERIODS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -60,7 +64,7 @@ def _columns(given: list[str] | None) -> dict[str, str]:
     return {name: column for name, _, column in pairs}
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_CREATE)
 def create(
     contacts: Path,
     ledger: Path,
@@ -101,7 +105,7 @@ def create(
     )
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_ADD)
 def add(
     ledger: Path,
     contacts: Path,
@@ -129,7 +133,7 @@ def add(
     return run_plainly(output, lambda: campaigns.add(output, ledger, options))
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_RUN)
 def run(
     ledger: Path,
     /,
@@ -185,7 +189,7 @@ def run(
     )
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_STATUS)
 def status(ledger: Path, /, *, json: Json = False) -> int:
     """Show how far a campaign is, also while it runs.
 
@@ -197,7 +201,7 @@ def status(ledger: Path, /, *, json: Json = False) -> int:
     return run_plainly(output, lambda: campaigns.status(output, ledger))
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_REPORT)
 def report(ledger: Path, file: Path, /, *, tz: str | None = None, json: Json = False) -> int:
     """Write a campaign's report: one HTML file that needs no network.
 
@@ -211,7 +215,7 @@ def report(ledger: Path, file: Path, /, *, tz: str | None = None, json: Json = F
     return run_plainly(output, lambda: campaigns.report(output, ledger, file, tz=tz))
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_RESOLVE)
 def resolve(
     ledger: Path,
     /,
@@ -256,7 +260,7 @@ def resolve(
     return run_plainly(output, lambda: doubts.resolve(output, ledger, which, verdict))
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_EXPORT)
 def export(ledger: Path, file: Path, /, *, json: Json = False) -> int:
     """Write every contact and what became of it, as CSV or JSON lines by the name of the file. Numbers stand in full.
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from tenios_async import CallbackStatus, mask_number
@@ -324,11 +323,7 @@ def _show_figures(output: Output, ledger: Path) -> Figures:
     with LedgerFile.read(ledger) as file:
         campaign_facts(file)
         figures = read_figures(file, datetime.now().astimezone())
-    if not output.as_json:
-        shown = Table(box=None, show_header=False, pad_edge=False)
-        for label, value in table(figures):
-            shown.add_row(plain(label), plain(value))
-        output.console.print(shown)
+    output.columns(table(figures))
     return figures
 
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from rich.table import Table
 
 from tenios_async import mask_number
 from tenios_async.batch import LedgerInUse, RowState
@@ -60,7 +59,7 @@ def list_doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
         facts = file.facts
     is_campaign = facts.get("kind") == KIND
     where = "line" if is_campaign else "key"
-    shown = Table(where, "number", "about to leave at", "why", box=None, pad_edge=False)
+    shown = [(where, "number", "about to leave at", "why")]
     for row in rows:
         number = row.request.callback_number if show_numbers else mask_number(row.request.callback_number)
         at, reason = row.standing.intended_at, row.standing.reason or ""
@@ -70,11 +69,12 @@ def list_doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
         output.emit("doubt", **name, number=number, at=None if at is None else at.isoformat(), reason=reason)
         when = "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
         place = f"{row.line} of {list_of(facts, row.id)}" if facts.get("added") else str(name[where])
-        shown.add_row(plain(place), number, when, plain(reason))
-    if not output.as_json:
-        output.console.print(shown if rows else "nothing is in doubt")
-        if rows:
-            output.say(f"say what became of them: --{where} {where.upper()} --called [ID], or --not-called")
+        shown.append((place, number, when, reason))
+    if rows:
+        output.columns(shown)
+        output.say(f"say what became of them: --{where} {where.upper()} --called [ID], or --not-called")
+    else:
+        output.say("nothing is in doubt")
     return Exit.OK
 
 
