@@ -20,7 +20,7 @@ from tenios_async import AttemptOutcome
 from ..sockets.certificates import certificates
 from ..sockets.misbehaving import Server, over_tls
 from .experiment import Tally, experiment
-from .rooms import ROOMS, assert_honest, client, numbers, place, placed
+from .rooms import ROOMS, answered, assert_honest, client, numbers, place
 
 if TYPE_CHECKING:
     import random
@@ -180,7 +180,7 @@ class Proxy:
 def answering(peer: Peer) -> None:
     """Places each call."""
     while (request := peer.read_request()) is not None:
-        peer.send(placed(request.body))
+        peer.send(answered(request))
 
 
 async def shape(proxy: Proxy, room: str, number: str) -> dict[Way, list[int]]:

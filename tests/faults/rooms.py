@@ -10,7 +10,8 @@ import httpx
 
 from tenios_async import AttemptOutcome, CallbackAttempt, TeniosClient, TeniosError
 
-from ..sockets.misbehaving import reply
+from ..sockets.certificates import certificates
+from ..sockets.misbehaving import CONNECTED, Request, reply
 
 if TYPE_CHECKING:
     import ssl
@@ -32,9 +33,10 @@ def own_id(number: str) -> int:
     return 10 + int(number[-5:])
 
 
-def placed(body: bytes) -> bytes:
-    """The answer to an init."""
-    return reply(200, b'{"id": %d}' % own_id(json.loads(body)["callback_number"]))
+def answered(request: Request) -> bytes:
+    """To an init the id that belongs to its number; else a state."""
+    number = json.loads(request.body).get("callback_number")
+    return CONNECTED if number is None else reply(200, b'{"id": %d}' % own_id(number))
 
 
 @contextlib.asynccontextmanager
@@ -46,7 +48,7 @@ async def client(room: str, url: str, context: ssl.SSLContext | None = None, **o
             yield tenios
         return
     limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(verify=context or True, trust_env=False, limits=limits) as http:
+    async with httpx.AsyncClient(verify=context or certificates().trusting, trust_env=False, limits=limits) as http:
         async with TeniosClient(KEY, base_url=url, http_client=http, **options) as tenios:
             yield tenios
 
@@ -59,7 +61,7 @@ async def place(tenios: TeniosClient, number: str, **options) -> tuple[AttemptOu
     except TeniosError as raised:
         error = raised
     else:
-        assert callback.id == own_id(number), "the answer to another request"
+        assert callback.key == str(own_id(number)), "the answer to another request"
     assert attempt.outcome not in (None, AttemptOutcome.IN_FLIGHT)
     assert (attempt.outcome is AttemptOutcome.UNKNOWN) == (error is not None and error.may_have_dialled)
     return attempt.outcome, error
