@@ -49,11 +49,13 @@ class Tally:
         trials: how many were made.
         ended: how often each end was met; an experiment that never meets its fault shows here.
         figures: times and memory: reported, and by the soak compared with their bounds; never asserted in CI.
+        is_measuring: whether what costs time to measure is measured.
     """
 
     trials: int = 0
     ended: dict[str, int] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
+    is_measuring: bool = False
 
     def trial(self, end: object = None) -> None:
         """One more, which ended so."""
