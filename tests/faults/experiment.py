@@ -6,12 +6,13 @@ each with the next seed. A pass that failed is made again by its name and its se
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
-import time
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,21 +123,9 @@ def experiment(fault: str, invariant: str, *, trials: int | None, passes: int) -
     return register
 
 
-def resident() -> int:
-    """Bytes of memory that this process has in use, on Linux; elsewhere 0."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-class Stopwatch:
-    """How long a block took: `with Stopwatch() as watch`, then `watch.seconds`."""
-
-    def __enter__(self) -> Stopwatch:
-        self._began = time.monotonic()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds = time.monotonic() - self._began
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """An empty one, in memory where the system offers that: what is proven here does not hang on how slow a disk is."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as path:
+        yield Path(path)

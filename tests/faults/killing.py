@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +16,7 @@ from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.simulator import Script, Service, SimulatorServer
 
 from ..batch.kills import survive
-from .experiment import Skipped, Tally, experiment
+from .experiment import Skipped, Tally, experiment, folder
 from .rooms import CONFIG, numbers
 
 if TYPE_CHECKING:
@@ -43,9 +42,9 @@ def needs_fork() -> None:
 def kill_at_random(chance: random.Random, tally: Tally) -> None:
     needs_fork()
     for faults in (False, True):
-        with tempfile.TemporaryDirectory() as folder:
+        with folder() as path:
             seed = chance.randrange(1 << 32)
-            asyncio.run(survive(Path(folder), kills=KILLS // 2, seed=seed, contacts=25 * KILLS // 2, faults=faults))
+            asyncio.run(survive(path, kills=KILLS // 2, seed=seed, contacts=25 * KILLS // 2, faults=faults))
         for _ in range(KILLS // 2):
             tally.trial("survived")
 
@@ -111,8 +110,8 @@ def kill_at_every_write(chance: random.Random, tally: Tally) -> None:
         fresh = numbers()
         called = [next(fresh) for _ in range(CONTACTS)]
         service = Service(script=Script((("DISCONNECTED", 0.0),)))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "campaign.db")
+        with folder() as parent:
+            path = parent / "campaign.db"
             make(path, called)
             async with SimulatorServer(service) as server:
                 code, writes = await work(program, path, server.base_url, death)
