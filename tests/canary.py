@@ -1,5 +1,4 @@
-"""The secret canary: keys and numbers that the suites use are in nothing that the whole suite printed, logged, pickled
-or wrote.
+"""The secret canary: what the suites use as key and number is in nothing that they printed, logged, pickled or wrote.
 
 A pytest plugin for all tests. Looked at are: what each test printed and logged (the library's loggers at DEBUG; those
 of httpx and asyncio at what a test asks for), whatever `pickle.dumps` made, and at the end every file that is

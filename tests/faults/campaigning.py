@@ -17,7 +17,10 @@ from .rooms import KEY
 
 async def main(path: str, url: str, *more: str) -> str:
     try:
-        async with SQLiteLedger(path) as ledger, TeniosClient(KEY, base_url=url, timeout=2, allow_insecure_http=True) as client:
+        async with (
+            SQLiteLedger(path) as ledger,
+            TeniosClient(KEY, base_url=url, timeout=2, allow_insecure_http=True) as client,
+        ):
             for option in more:
                 count = int(option.removeprefix("descriptors="))
                 free = os.dup(0)  # the lowest that is

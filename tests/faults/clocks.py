@@ -60,54 +60,77 @@ def wall_clock() -> Iterator[None]:
             module.datetime = datetime
 
 
-def live(seed: int, *, is_jumping: bool) -> list[object]:
-    """A watch, a monitor, and a watch whose time runs out; every instant in which the server was asked or one ended."""
-    chance, seen = random.Random(seed), []
-    life = [chance.uniform(0.5, 60) for _ in range(8)]
-    jumps = [(chance.uniform(1, 100), chance.choice([-3600, 3600, -86400, 1])) for _ in range(6)]
+class Life:
+    """A watch, a watch whose time runs out, and a monitor of two more; all that a seed draws of them.
 
-    async def jump() -> None:
-        for after, seconds in jumps:
+    Attributes:
+        seen: every instant in which the server was asked, and what came out when.
+    """
+
+    def __init__(self, seed: int, *, is_jumping: bool) -> None:
+        self.seen: list[object] = []
+        self._chance = random.Random(seed)
+        self._is_jumping = is_jumping
+        self._service = Service(clock=anyio.current_time)
+        self._called = [f"+4915799900{index:03}" for index in range(4)]
+        for number in self._called:
+            ringing, talk = (self._chance.uniform(0.5, 60) for _ in range(2))
+            self._service.script(number, Script.talk(ringing=ringing, seconds=talk))
+        self._jumps = [(self._chance.uniform(1, 100), self._chance.choice([-3600, 3600, -86400, 1])) for _ in range(6)]
+        self._patience = self._chance.uniform(1, 60)
+
+    async def live(self) -> None:
+        options = {"base_url": "http://127.0.0.1:1", "polling": Polling(jitter=0)}
+        async with Network([self._serve]), TeniosClient(KEY, **options) as tenios:
+            callbacks = [
+                await tenios.init_callback("config-id", number, delay=index)
+                for index, number in enumerate(self._called)
+            ]
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._jump)
+                group.start_soon(self._watch, tenios, callbacks[0], 7200)
+                group.start_soon(self._watch, tenios, callbacks[1], self._patience)
+                await self._monitor(tenios, callbacks[2:])
+
+    async def _jump(self) -> None:
+        for after, seconds in self._jumps:
             await anyio.sleep(after)
-            if is_jumping:
+            if self._is_jumping:
                 Jumping.jumps += timedelta(seconds=seconds)
 
-    async def main() -> None:
-        service = Service(clock=anyio.current_time)
-        for index in range(4):
-            script = Script.talk(ringing=life[index], seconds=life[index + 4])
-            service.script(f"+4915799900{index:03}", script)
+    async def _serve(self, peer) -> None:
+        while True:
+            request = await peer.request()
+            self.seen.append((anyio.current_time(), request.target, request.fields.get("id")))
+            peer.send(
+                with_length(self._service.handle("POST", request.target, json.dumps(request.fields).encode()).body)
+            )
 
-        async def serve(peer) -> None:
-            while True:
-                request = await peer.request()
-                seen.append((anyio.current_time(), request.target, request.fields.get("id")))
-                answer = service.handle("POST", request.target, json.dumps(request.fields).encode())
-                peer.send(with_length(answer.body))
+    async def _watch(self, tenios: TeniosClient, callback: Callback, timeout: float) -> None:
+        try:
+            async for transition in tenios.watch_callback(callback, timeout=timeout):
+                self._note(transition)
+        except WatchInterrupted as error:
+            self.seen.append((anyio.current_time(), type(error)))
 
-        async def watch(callback: Callback, timeout: float) -> None:
-            try:
-                async for transition in tenios.watch_callback(callback, timeout=timeout):
-                    seen.append((transition.status, transition.elapsed))
-            except WatchInterrupted as error:
-                seen.append((anyio.current_time(), type(error)))
+    async def _monitor(self, tenios: TeniosClient, callbacks: list[Callback]) -> None:
+        async with tenios.monitor() as monitor:
+            for callback in callbacks:
+                monitor.add(callback)
+            monitor.seal()
+            async for result in monitor:
+                self._note(result)
 
-        async with Network([serve]), TeniosClient(KEY, base_url="http://127.0.0.1:1", polling=Polling(jitter=0)) as tenios:
-            callbacks = [await tenios.init_callback("config-id", f"+4915799900{index:03}", delay=index) for index in range(4)]
-            async with anyio.create_task_group() as group:
-                group.start_soon(jump)
-                group.start_soon(watch, callbacks[0], 7200)
-                group.start_soon(watch, callbacks[1], chance.uniform(1, 60))
-                async with tenios.monitor() as monitor:
-                    monitor.add(callbacks[2])
-                    monitor.add(callbacks[3])
-                    monitor.seal()
-                    async for result in monitor:
-                        seen.append((anyio.current_time(), result.callback.id, result.callback.status))
+    def _note(self, result) -> None:
+        self.seen.append((anyio.current_time(), result.callback.id, result.callback.status, result.elapsed))
 
+
+def live(seed: int, *, is_jumping: bool) -> list[object]:
+    life = Life(seed, is_jumping=is_jumping)
     with wall_clock(), asyncio.Runner(loop_factory=virtual_loop) as runner:
-        runner.run(main())
-    return seen
+        runner.run(life.live())
+    assert sum(isinstance(what[1], str) for what in life.seen) > 10, "hardly anything was asked"
+    return life.seen
 
 
 @experiment(

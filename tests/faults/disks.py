@@ -76,7 +76,12 @@ def namespace() -> list[str] | None:
     for options in ("-m", "-Urm"):
         command = ["unshare", options]
         with contextlib.suppress(OSError):
-            if subprocess.run([*command, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0:
+            if (
+                subprocess.run(
+                    [*command, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
+                ).returncode
+                == 0
+            ):
                 return command
     return None
 

@@ -1,36 +1,24 @@
-"""What a machine does to a program: another one on its ledger, no file descriptors, a network that goes away, a clock
-that jumps, a sleep."""
+"""What a machine does to a program: another one on its ledger, no file descriptors, a network that goes away."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import anyio
-
-import tenios_async
-from tenios_async import CallbackRequest, TeniosClient
-from tenios_async.batch.runner import Runner
 from tenios_async.simulator import Script, Service, SimulatorServer
 
-from ..batch.memory import MemoryLedger
-from ..rooms.network import Network, virtual_loop, with_length
 from .experiment import Skipped, Tally, experiment, folder
 from .killing import ROOT, check, make
-from .rooms import CONFIG, KEY, numbers
+from .rooms import numbers
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
     from pathlib import Path
 

@@ -1,9 +1,35 @@
 """Every experiment there is, in the order of docs/reliability.md, and that page's table."""
 
-from . import answers, cancelling, clocks, connections, cutting, disks, fuzzing, handshakes, killing, losing, machines, worlds
+from . import (
+    answers,
+    cancelling,
+    clocks,
+    connections,
+    cutting,
+    disks,
+    fuzzing,
+    handshakes,
+    killing,
+    losing,
+    machines,
+    worlds,
+)
 from .experiment import EXPERIMENTS, Experiment
 
-ORDER = (cutting, connections, losing, answers, cancelling, killing, disks, machines, clocks, handshakes, fuzzing, worlds)
+ORDER = (
+    cutting,
+    connections,
+    losing,
+    answers,
+    cancelling,
+    killing,
+    disks,
+    machines,
+    clocks,
+    handshakes,
+    fuzzing,
+    worlds,
+)
 
 
 def experiments() -> list[Experiment]:

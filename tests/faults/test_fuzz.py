@@ -53,9 +53,18 @@ def test_an_answer_that_was_read(code, headers, body):
                 assert error.may_have_dialled
 
 
-HEAD = st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 400 No\r\n", b"HTTP/1.0 200\r\n", b"HTTP/1.1 100 Go\r\n\r\n"])
+HEAD = st.sampled_from(
+    [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 400 No\r\n", b"HTTP/1.0 200\r\n", b"HTTP/1.1 100 Go\r\n\r\n"]
+)
 LINE = st.sampled_from(
-    [b"Content-Length: 12\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Length: -1\r\n", b"\r\n", b"c\r\n", b"0\r\n\r\n"]
+    [
+        b"Content-Length: 12\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Content-Length: -1\r\n",
+        b"\r\n",
+        b"c\r\n",
+        b"0\r\n\r\n",
+    ]
 )
 
 
@@ -78,7 +87,12 @@ def test_an_answer_on_the_wire(pieces, closes):
         runner.run(main())
 
 
-@given(st.text(max_size=300) | st.binary(max_size=300) | OBJECTS.map(json.dumps) | OBJECTS.map(lambda x: json.dumps({**x, "v": 1})))
+@given(
+    st.text(max_size=300)
+    | st.binary(max_size=300)
+    | OBJECTS.map(json.dumps)
+    | OBJECTS.map(lambda x: json.dumps({**x, "v": 1}))
+)
 @example('{"v": 1, "id": ' + "9" * 5000 + "}")
 @example('{"v": 1, "id": 10, "placed_at": "0001-01-01T00:00:00+23:59"}')
 @example('{"v": 1, "id": 10, "placed_at": 5}')
@@ -94,12 +108,14 @@ def test_a_resume_token(token):
     assert Callback.from_json(callback.to_json()) == callback
 
 
-CELLS = st.text(max_size=30) | st.sampled_from(["+49221123456", "0221 123456", '"', "''", "=1+1", "\0", "\r", "9" * 400])
+CELLS = st.text(max_size=30) | st.sampled_from(
+    ["+49221123456", "0221 123456", '"', "''", "=1+1", "\0", "\r", "9" * 400]
+)
 ROWS = st.lists(st.lists(CELLS, max_size=5), max_size=8)
 
 
 def as_csv(rows):
-    return "\n".join([";".join(["callback_number", "delay", "name"]), *(";".join(row) for row in rows)]).encode("utf-8", "surrogatepass")
+    return "\n".join(["callback_number;delay;name", *(";".join(row) for row in rows)]).encode("utf-8", "surrogatepass")
 
 
 def as_lines(rows):
@@ -118,7 +134,12 @@ def test_a_contacts_file(content, name):
     read(content, name)
 
 
-@given(st.lists(OBJECTS.map(lambda value: json.dumps({"callback_number": "+49221123456", **value}).encode()) | BODIES, max_size=6).map(as_lines))
+@given(
+    st.lists(
+        OBJECTS.map(lambda value: json.dumps({"callback_number": "+49221123456", **value}).encode()) | BODIES,
+        max_size=6,
+    ).map(as_lines)
+)
 @FUZZ
 def test_a_contacts_file_of_json_lines(content):
     read(content, "contacts.jsonl")
