@@ -200,7 +200,7 @@ def tail(left: Left, chance: random.Random, *, every: bool) -> Iterator[tuple[st
     "A ledger torn off, and a bit of it flipped, at each byte of its tail (in CI at one in 37 of a page), heads and witness",
     "it says all that was recorded, or is refused and not touched",
     trials=None,
-    passes=20,
+    passes=3,
 )
 def torn_and_flipped(chance: random.Random, tally: Tally) -> None:
     for is_closed in (False, True):

@@ -1,7 +1,7 @@
 """What an experiment is: a fault, what must hold all the same, and a pass of trials that is drawn from a seed.
 
-CI makes one pass of each with a seed that never changes; `python -m tests.faults.soak` makes as many as it is asked for,
-each with the next seed. A pass that failed is made again by its name and its seed.
+CI makes one pass of each with a seed that never changes; `make soak` makes as many as it is asked for, each with the next
+seed. A pass that failed is made again by its name and its seed.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Experiment:
             if self.trials is not None:
                 assert tally.trials - before == self.trials, "not so many trials as it says"
         except BaseException as error:
-            error.add_note(f"again: python -m tests.faults.soak --only {self.name} --seed {seed} --passes 1")
+            error.add_note(f'again: make soak ARGS="--only {self.name} --seed {seed} --passes 1"')
             raise
 
 
