@@ -88,7 +88,8 @@ def namespace() -> list[str] | None:
 
 @experiment(
     "The disk under a ledger is full: a small file system of its own, or a limit to the size of files",
-    "placing stops; nothing recorded is lost; nothing is dialled that is not written down; it goes on once there is room",
+    "placing stops for good, also once there is room; nothing recorded is lost, nothing dialled that is not written down; the "
+    "next program goes on",
     trials=FULL,
     passes=25,
 )
@@ -110,7 +111,7 @@ def full_disk(chance: random.Random, tally: Tally) -> None:
 
 @experiment(
     "The kernel answers each fsync of a ledger, or each write to it, with an error from some moment on",
-    "placing stops for good; nothing recorded is lost; nothing is dialled that is not written down",
+    "placing stops; nothing recorded is lost; nothing is dialled that is not written down",
     trials=FAILING,
     passes=25,
 )

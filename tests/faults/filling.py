@@ -49,7 +49,7 @@ def limit_files(size: int) -> None:
     import signal
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 async def fill(path: Path, url: str, what: str, count: int) -> int:
@@ -61,7 +61,9 @@ async def fill(path: Path, url: str, what: str, count: int) -> int:
             try:
                 await ledger.place_once(client, CallbackRequest(CONFIG, number), key=number)
             except LedgerFailed:
-                for _ in range(3):  # and it stays so
+                if what == "size":
+                    limit_files(-1)  # there is room again
+                for _ in range(3):  # and it stays so: nobody knows what the disk holds
                     try:
                         await ledger.place_once(client, CallbackRequest(CONFIG, "+4915799999999"), key="another")
                     except LedgerFailed:
