@@ -3,7 +3,7 @@
 A pytest plugin for all tests. Looked at are: what each test printed and logged (the library's loggers at DEBUG; those
 of httpx and asyncio at what a test asks for), whatever `pickle.dumps` made, and at the end every file that is
 left in the tests' temporary folders. A number may stand in files in which the user asked for it: a ledger, a list of
-contacts, what was rejected, an export. A key may stand nowhere.
+contacts, what was rejected, an export. A key may stand nowhere but in the file that the user keeps it in.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ NUMBERS = re.compile(rb"4915799900[0-9]{3}|498765432101|498005556677")
 LOGGERS = ("tenios_async", "httpx", "httpcore", "asyncio")
 ASKED_FOR = re.compile(r"\.(csv|jsonl|txt|db|db-wal|db-shm|part|py)$|rejects|export")
 """Names of files in which the user wants the number."""
+
+
+KEPT_IN = "key"
+"""The name of the file that a test hands over with --access-key-file, or the like."""
 
 
 class Found(AssertionError):
@@ -96,7 +100,9 @@ class Canary:
         factory = getattr(session.config, "_tmp_path_factory", None)
         base = getattr(factory, "_basetemp", None)  # where nothing was made there is none
         for file in Path(base).rglob("*") if base is not None else ():
-            if not file.is_file() or file.is_symlink() or any(map(file.is_relative_to, self._excused)):
+            if file.name == KEPT_IN or any(map(file.is_relative_to, self._excused)):
+                continue
+            if not file.is_file() or file.is_symlink():
                 continue
             try:
                 look(str(file), file.read_bytes(), number=ASKED_FOR.search(file.name) is None)

@@ -64,3 +64,14 @@ def test_the_whole_of_it(pytester, monkeypatch):
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=2, failed=2)
     assert KEY not in result.stdout.str().partition("short test summary")[2]
+
+
+@pytest.mark.no_canary
+def test_a_file_that_is_left_fails_the_suite(pytester, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    pytester.makeconftest("from tests.canary import register as pytest_configure")
+    pytester.makepyfile(f"def test_writes(tmp_path):\n    (tmp_path / 'report.html').write_text('{NUMBER}')")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    assert result.parseoutcomes() == {"passed": 1}
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines("*a secret in */report.html*")
