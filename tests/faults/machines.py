@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PATIENCE = 100.0
+PATIENCE = 200.0
 """Seconds after which a program that does not end is a failure."""
 AT_ONCE = Script((("DISCONNECTED", 0.0),))
 
@@ -86,7 +86,7 @@ def out_of_descriptors(chance: random.Random, tally: Tally) -> None:
     needs_posix()
 
     async def trial(parent: Path, left: int) -> None:
-        service, called = Service(script=AT_ONCE), list(itertools.islice(numbers(), 12))
+        service, called = Service(script=AT_ONCE), list(itertools.islice(numbers(), 6))
         service.latency = chance.uniform(0, 0.02)
         path = parent / "campaign.db"
         make(path, called)
