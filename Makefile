@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
+DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-web test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak dist test-wheel clean
+.PHONY: help demo example-web test check format coverage pictures docs bench bench-polling bench-watch bench-monitor bench-batch soak dist test-wheel clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,15 @@ pictures: $(READY) ## render docs/watch.svg and docs/web-*.png from the real pro
 	@$(BIN)/python docs/render_watch.py docs/watch.svg
 	@$(BIN)/python docs/render_web.py docs
 
+$(DOCS): $(READY)
+	@$(BIN)/pip --disable-pip-version-check install -q --group docs
+	@touch $@
+
+docs: $(DOCS) ## the documentation site in .site/; a warning fails it
+	@$(BIN)/zensical build --strict --clean >$(DOCS).log 2>&1 || { cat $(DOCS).log; exit 1; }
+	@! grep -E '^(griffe|mkdocs)' $(DOCS).log # whose warnings zensical passes on and does not count
+	@echo "Open $(CURDIR)/.site/index.html"
+
 $(BENCH): $(READY)
 	@$(BIN)/pip --disable-pip-version-check install -q --group bench
 	@touch $@
@@ -82,4 +92,4 @@ test-wheel: dist ## the wheel in clean environments: alone, with each extra, wit
 	@$(BIN)/python tests/packaging/wheel.py dist/*.whl
 
 clean: ## remove what make made
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* .cache .site dist
