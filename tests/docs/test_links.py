@@ -45,7 +45,9 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", named(SITE))
 def test_links_of_the_site_stay_on_it(page):
     for link in links(page):
-        assert link.startswith("https://") or (page.parent / link.partition("#")[0]).resolve().is_relative_to(DOCS), link
+        assert link.startswith("https://") or (page.parent / link.partition("#")[0]).resolve().is_relative_to(DOCS), (
+            link
+        )
 
 
 @pytest.mark.parametrize("page", named(SITE))
