@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
@@ -11,7 +12,7 @@ import anyio
 from tenios_async import CallbackOutcomeUnknown, CallbackRequest
 from tenios_async.batch.placing import place
 from tenios_async.batch.row import NewRow, Row
-from tenios_async.batch.standing import IllegalMove, Move, RowState, Standing
+from tenios_async.batch.standing import IllegalMove, Move, RowState, Standing, see
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,6 +121,16 @@ class Ledger(abc.ABC):
         if row.callback is not None:
             return row.callback
         raise CallbackOutcomeUnknown(row.standing.reason or "it is being placed by somebody else")
+
+    async def saw(self, key: str, status: CallbackStatus) -> None:
+        """Writes down a state that a watch has seen: `(await by_key(key)).callback` is the token that goes on from it.
+
+        Once the call has ended nothing changes any more. Raises `ValueError` for a key whose call was never placed.
+        """
+        row = await self.by_key(key)
+        if row is None or row.callback is None or row.standing.attempt is None:
+            raise ValueError("no call was placed with this key")
+        await self.change(row.id, see(row.standing.attempt, status, datetime.now(UTC), row.standing.polls))
 
     async def __aenter__(self) -> Self:
         return self

@@ -461,6 +461,27 @@ async def test_a_row_that_somebody_else_has_moved_is_not_dialled(ledger_path):
     assert service.inits.total() == 0
 
 
+@pytest.mark.asyncio
+async def test_what_a_watch_has_seen_outlives_the_program(ledger_path):
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            placed = await ledger.place_once(client, REQUEST, key="key")
+            await ledger.saw("key", CallbackStatus.CALLING_A)
+        async with SQLiteLedger(ledger_path) as ledger:
+            token = (await ledger.by_key("key")).callback
+            assert (token.id, token.status, token.placed_at) == (placed.id, "CALLING_A", placed.placed_at)
+            assert await ledger.place_once(client, REQUEST, key="key") == token
+            await ledger.saw("key", CallbackStatus.DISCONNECTED)
+            await ledger.saw("key", CallbackStatus.CALLING_B)
+            row = await ledger.by_key("key")
+            assert (row.standing.state, row.callback.status) == (RowState.FINISHED, "DISCONNECTED")
+            await ledger.put(NewRow("not placed", REQUEST))
+            for key in ("not placed", "never heard of"):
+                with pytest.raises(ValueError, match="no call was placed"):
+                    await ledger.saw(key, CallbackStatus.CALLING_A)
+
+
 @pytest.mark.parametrize("key", ["", "x" * 257, 5, None])
 @pytest.mark.asyncio
 async def test_keys_that_are_none(ledger_path, key):
