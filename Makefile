@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak clean
+.PHONY: help demo example-worker test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tenios_async needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
@@ -22,6 +22,9 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## place callbacks against a simulator on this machine and watch each to its end
 	@$(BIN)/tenios demo
+
+example-worker: $(READY) ## calls placed once and followed by workers on Redis, one of which is killed; needs redis-server
+	@cd examples && ../$(BIN)/python -m worker.demo
 
 test: $(READY) ## the whole test suite
 	@$(BIN)/python -m pytest
