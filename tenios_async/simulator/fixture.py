@@ -132,9 +132,7 @@ class Simulator(Assertions):
 
     def _must_be_here(self) -> None:
         if self._server is not None:
-            raise RuntimeError(
-                "this simulator is a server now, in real time: let your client have its `url` as base_url"
-            )
+            raise RuntimeError("this simulator is a server now, in real time: give your client its `url` as base_url")
 
     def _now(self) -> float:
         return anyio.current_time() if self._server is None else time.monotonic()

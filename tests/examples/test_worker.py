@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import attrs
@@ -23,6 +26,7 @@ from redis.asyncio import Redis
 from worker.programs import EXAMPLES, Program, Worker, redis_server
 from worker.stream import Stream
 
+README = EXAMPLES / "worker" / "README.md"
 NUMBER = "+49221123456"
 pytestmark = [
     pytest.mark.asyncio,
@@ -329,6 +333,37 @@ async def test_only_what_is_done_is_forgotten(tmp_path):
         await redis.xack("queue", "taskiq", ids[1])
         assert await left() == ids[3:], "the last was not delivered"
         await stream.shutdown()
+
+
+async def test_the_readme(world):
+    """Its commands, with a Redis and a TENIOS of the test's own; and its links."""
+    text = README.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        assert target.startswith("https://") or (README.parent / target).exists(), target
+    (shell,) = [block for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if "pip install" in block]
+    pip, *commands = shell.splitlines()
+    assert all(map(version, pip.split()[2:]))
+    async with world as here:
+        env = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        programs = []
+        for command in commands:
+            words = shlex.split(command)
+            if words[0] == "export":
+                env.update(word.split("=", 1) for word in words[1:])
+                env |= {"REDIS_URL": here.env["REDIS_URL"], "TENIOS_BASE_URL": here.env["TENIOS_BASE_URL"]}
+                continue
+            line = command.replace("calls.db", str(here.folder / "of-readme.db"))
+            env["CALLBACK_LEDGER"] = str(here.folder / "of-readme.db")
+            program = await here.start(Program("sh", "-c", line, env=env))
+            programs.append(program)
+            if words[0] == "taskiq":
+                await program.says("Listening started")
+            else:
+                assert await program.end() == 0, program.lines
+        _, calls, _, web = programs
+        assert web.lines == ["order-4711: accepted"]
+        await calls.says("order-4711: DISCONNECTED")
+        here.check_nobody_was_called_twice()
 
 
 async def test_the_demo():
