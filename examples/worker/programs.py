@@ -32,7 +32,7 @@ class Program:
     """
 
     def __init__(self, *command: str, env: Mapping[str, str] | None = None, echo: str | None = None) -> None:
-        self._command = command
+        self.command = command
         self._env = {**os.environ, **(env or {})}
         self._echo = echo
         self._has_changed = asyncio.Event()
@@ -41,7 +41,7 @@ class Program:
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
-            *self._command,
+            *self.command,
             cwd=EXAMPLES,
             env=self._env,
             stdin=asyncio.subprocess.PIPE,
@@ -66,7 +66,7 @@ class Program:
             if len(found) >= times:
                 return found[times - 1]
             if self._is_over:
-                raise Ended(f"{self._command} ended without {pattern!r}:\n" + "\n".join(self.lines))
+                raise Ended(f"{self.command} ended without {pattern!r}:\n" + "\n".join(self.lines))
             await self._has_changed.wait()
 
     @property

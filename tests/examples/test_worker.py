@@ -17,7 +17,7 @@ import pytest
 
 from tenios_async.batch import RowState
 from tenios_async.batch.ledger_file import LedgerFile
-from tenios_async.simulator import Script, Service, SimulatorServer
+from tenios_async.simulator import Fault, Script, Service, SimulatorServer
 
 pytest.importorskip("taskiq_redis", reason="taskiq-redis is not installed")
 
@@ -28,6 +28,8 @@ from worker.stream import Stream
 
 README = EXAMPLES / "worker" / "README.md"
 NUMBER = "+49221123456"
+FULL_AFTER = 160
+"""Blocks that a file may have: more than an empty ledger, less than one with sixty calls."""
 pytestmark = [
     pytest.mark.asyncio,
     pytest.mark.timeout(120),  # each starts several programs
@@ -277,6 +279,46 @@ async def test_a_web_process_that_places_itself(world):
         assert await other.end() == 0
         assert here.rows() == {"first": FINISHED, "second": (RowState.UNKNOWN, None)}
         here.check_nobody_was_called_twice(numbers=2)
+
+
+async def test_what_rang_nobody_is_tried_again_unless_it_was_refused_for_good(world):
+    async with world as here:
+        here.service.fail_init(Fault.busy("1"), number=NUMBER)
+        here.service.fail_init(Fault.refused("INVALID_FIELDS"), number="+49221123457")
+        calls, _ = await asyncio.gather(*map(here.worker, ("calls", "watches")))
+        await here.order("busy")
+        await here.order("wrong", number="+49221123457")
+        await calls.says("busy was not called, and will be")
+        await calls.says("busy: DISCONNECTED")
+        await calls.says("wrong was not called: ")
+        assert here.rows() == {"busy": FINISHED, "wrong": (RowState.QUEUED, None)}
+        here.service.assert_called_once(NUMBER)
+        here.service.assert_not_called("+49221123457")
+        assert here.service.inits == {NUMBER: 2, "+49221123457": 1}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits on Windows")
+async def test_a_ledger_that_cannot_be_written_loses_nothing(world):
+    """Its disk is full in the middle; once there is room again, all is placed that was not."""
+    async with world as here:
+        calls = Worker("calls", env=here.env)
+        limited = f"ulimit -f {FULL_AFTER}; exec {shlex.join(calls.command)}"
+        full = await here.start(Program("sh", "-c", limited, env=here.env))
+        await full.says("Listening started")
+        web, keys = await here.web(), [f"order-{n}" for n in range(60)]
+        for n, key in enumerate(keys):
+            web.tell(f"{key} +4922112345{n:02}")
+        assert await web.end() == 0
+        await full.says("the ledger failed")
+        full.stop()
+        await full.end()
+        calls, _ = await asyncio.gather(*map(here.worker, ("calls", "watches")))
+        for key in keys:
+            await calls.says(f"{key}: DISCONNECTED|{key} may have been called")
+        here.check_nobody_was_called_twice(numbers=60)
+        states = {state for state, _ in here.rows().values()}
+        assert len(here.rows()) == 60
+        assert states <= {RowState.FINISHED, RowState.UNKNOWN}
 
 
 async def test_a_second_placing_worker_is_refused(world):
