@@ -78,9 +78,9 @@ class Simulator(Assertions):
 
     @contextlib.contextmanager
     def intercept(self, base_url: str = _VENDOR) -> Generator[Self]:
-        """Answers what clients of httpx send to `base_url` meanwhile, also those that the code under test makes itself.
+        """Answers what any `TeniosClient`, or `httpx.AsyncClient`, sends to `base_url` meanwhile, whoever made it.
 
-        Requests to anywhere else go there.
+        Not those with a transport of their own. Requests to anywhere else go there.
         """
         import httpx  # noqa: PLC0415
 
