@@ -10,7 +10,14 @@ import anyio
 import httpx
 import pytest
 
-from tenios_async import CallbackOutcomeUnknown, ConnectionFailed, TeniosClient, WatchInterrupted
+from tenios_async import (
+    BadCredentials,
+    CallbackOutcomeUnknown,
+    ConnectionFailed,
+    InvalidRequest,
+    TeniosClient,
+    WatchInterrupted,
+)
 from tenios_async.simulator import Fault, Script, Simulator, SimulatorServer
 
 NUMBER = "+491234567890"
@@ -59,6 +66,19 @@ async def test_out_of_reach_nobody_is_called(tenios_simulator):
                 await tenios.wait_for_callback(callback)
             assert anyio.current_time() - began > 100, "an outage is sat out for a while"
         assert (await tenios.wait_for_callback(interrupted.value.callback)).connected
+
+
+@pytest.mark.anyio
+async def test_a_refusal_has_the_code_that_was_asked_for(tenios_simulator):
+    tenios_simulator.fail_init(Fault.refused("BAD_CREDENTIALS"), Fault.refused("ODD", 422), Fault.refused())
+    async with tenios_simulator.client() as tenios:
+        with pytest.raises(BadCredentials):
+            await tenios.init_callback("config", NUMBER)
+        for status_code, error_code in ((422, "ODD"), (400, "SIMULATED")):
+            with pytest.raises(InvalidRequest) as refused:
+                await tenios.init_callback("config", NUMBER)
+            assert (refused.value.status_code, refused.value.error_code) == (status_code, error_code)
+    tenios_simulator.assert_nobody_called()
 
 
 @pytest.mark.anyio
