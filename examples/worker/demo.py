@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -67,8 +68,15 @@ async def play() -> bool:
     return dict(service.inits) == once and counts == {RowState.UNKNOWN: 1, RowState.FINISHED: 3}
 
 
+async def main() -> int:
+    """Plays it, unless it is told to stop; what it has started ends with it."""
+    playing = asyncio.ensure_future(play())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
+    return 0 if await playing else 1
+
+
 if __name__ == "__main__":
     if shutil.which("redis-server") is None:
         sys.exit("this example needs redis-server; on Debian and Ubuntu: apt-get install redis-server")
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(0 if asyncio.run(play()) else 1)
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(asyncio.run(main()))

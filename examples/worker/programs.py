@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 _T = TypeVar("_T")
 
@@ -25,11 +25,15 @@ class Ended(Exception):
 class Program:
     """One program: `async with Program("redis-server", "--port", "6379") as redis`. It is killed at the end.
 
+    Each is in a process group of its own, with what it starts; `alive` has the groups that were not killed yet.
+
     Args:
         command: with its arguments.
         env: variables that it has on top of ours.
         echo: a pattern; what matches it is printed.
     """
+
+    alive: ClassVar[set[int]] = set()
 
     def __init__(self, *command: str, env: Mapping[str, str] | None = None, echo: str | None = None) -> None:
         self.command = command
@@ -49,12 +53,13 @@ class Program:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
+        self.alive.add(self._process.pid)
         self._reader = asyncio.create_task(self._read())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # its children too
+        kill_group(self._process.pid)
+        self.alive.discard(self._process.pid)
         await self._process.wait()
         await self._reader
 
@@ -137,6 +142,12 @@ async def redis_server(folder: Path, port: int = 0) -> AsyncGenerator[str]:
             yield f"redis://127.0.0.1:{number}"
             return
     raise OSError("no free port for Redis was found")
+
+
+def kill_group(pid: int) -> None:
+    """Ends a program and what it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _given(stream: _T | None) -> _T:

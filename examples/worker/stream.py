@@ -24,7 +24,7 @@ _AT_ONCE = 100
 
 
 class Stream(RedisStreamBroker):
-    """Delivers each job at least once, in order of arrival; a job is done when its function has returned.
+    """Delivers each job at least once, in order of arrival; a job is done when its function has ended.
 
     A worker says several times within `redeliver_after` that it is alive. Once it has been silent for that long, and no
     sooner however long a job takes, its jobs go to the others. While Redis is away, everybody waits.
@@ -120,9 +120,8 @@ class Stream(RedisStreamBroker):
         """A stream keeps every entry; those before the first that is not done are deleted."""
         groups: list[dict[str, Any]] = await redis.xinfo_groups(self.queue_name)
         (ours,) = (group for group in groups if group["name"].decode() == self.consumer_group_name)
-        pending = await redis.xpending(
-            self.queue_name, self.consumer_group_name
-        )  # after: what is delivered meanwhile stays
+        # After the above, so that what is delivered between the two stays.
+        pending = await redis.xpending(self.queue_name, self.consumer_group_name)
         first = _after(ours["last-delivered-id"].decode())
         if pending["min"] is not None:
             first = min(first, _parts(pending["min"].decode()))

@@ -23,7 +23,7 @@ pytest.importorskip("taskiq_redis", reason="taskiq-redis is not installed")
 
 from redis.asyncio import Redis
 
-from worker.programs import EXAMPLES, Program, Worker, redis_server
+from worker.programs import EXAMPLES, Program, Worker, kill_group, redis_server
 from worker.stream import Stream
 
 README = EXAMPLES / "worker" / "README.md"
@@ -32,7 +32,7 @@ FULL_AFTER = 160
 """Blocks that a file may have: more than an empty ledger, less than one with sixty calls."""
 pytestmark = [
     pytest.mark.asyncio,
-    pytest.mark.timeout(120),  # each starts several programs
+    pytest.mark.timeout(90),  # each starts several programs
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed"),
 ]
 
@@ -57,6 +57,15 @@ class Tenios(Service):
             os.kill(self.victim, signal.SIGKILL)
             self.victim = None
         return answer
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Also where a test hangs, and is ended without being unwound."""
+    yield
+    for pid in Program.alive:
+        kill_group(pid)
+    Program.alive.clear()
 
 
 @attrs.define
@@ -412,6 +421,17 @@ async def test_the_demo():
     async with Program(sys.executable, "-m", "worker.demo") as demo:
         assert await demo.end() == 0
     assert "1 UNKNOWN, 3 FINISHED" in "\n".join(demo.lines) or "3 FINISHED, 1 UNKNOWN" in "\n".join(demo.lines)
+
+
+async def test_the_demo_leaves_nothing_when_it_is_told_to_stop(tmp_path):
+    env = {"TMPDIR": str(tmp_path)}
+    async with Program(sys.executable, "-m", "worker.demo", env=env) as demo:
+        await demo.says("order-1: accepted")
+        (folder,) = tmp_path.iterdir()
+        demo.stop()
+        await demo.end()
+    assert not folder.exists()
+    assert not [line for line in demo.lines if "Traceback" in line]
 
 
 async def test_the_demo_without_redis_says_what_is_missing():
