@@ -44,6 +44,7 @@ class Tenios(Service):
         super().__init__(script=Script((("DISCONNECTED", 0.0),)))
         self.held = None
         self.polled = asyncio.Event()
+        self.ended = asyncio.Event()
         self.victim = None
 
     def state(self, callback_id):
@@ -53,6 +54,8 @@ class Tenios(Service):
         answer = super().handle(method, path, body)
         if path.endswith("/status"):
             self.polled.set()
+            if b"DISCONNECTED" in answer.body:
+                self.ended.set()
         elif self.victim is not None:
             os.kill(self.victim, signal.SIGKILL)
             self.victim = None
@@ -271,6 +274,23 @@ async def test_redis_loses_everything(world):
         here.check_nobody_was_called_twice()
 
 
+async def test_redis_goes_away_in_the_middle_of_a_watch(world):
+    """The end of the call is seen meanwhile, and told once Redis is back."""
+    async with world as here:
+        here.service.held = "CALLING_A"
+        calls, _ = await asyncio.gather(*map(here.worker, ("calls", "watches")))
+        await here.order("order")
+        await calls.says("order: CALLING_A")
+        await here.redis.aclose()
+        here.service.held = None
+        await here.service.ended.wait()
+        port = int(here.env["REDIS_URL"].rpartition(":")[2])
+        await here.redis.enter_async_context(redis_server(here.folder, port))
+        await calls.says("order: DISCONNECTED")
+        assert here.rows() == {"order": FINISHED}
+        here.check_nobody_was_called_twice()
+
+
 async def test_a_web_process_that_places_itself(world):
     """And is killed while it does; the next one knows."""
     async with world as here:
@@ -370,8 +390,8 @@ async def test_who_is_alive_keeps_its_jobs_and_who_is_silent_loses_them(tmp_path
 async def test_only_what_is_done_is_forgotten(tmp_path):
     async with redis_server(tmp_path) as url, Redis.from_url(url) as redis:
         stream = Stream(url, "queue")
+        ids = [await redis.xadd("queue", {"data": str(n)}) for n in range(4)]  # before any worker, and not lost
         await stream.startup()
-        ids = [await redis.xadd("queue", {"data": str(n)}) for n in range(4)]
 
         async def left():
             await stream._forget_what_is_done(redis)
