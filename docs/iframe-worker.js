@@ -1,5 +1,10 @@
 // A browser starts no Worker from a file. Where the site is read from a folder, a frame does the search's work instead.
 if (location.protocol === "file:") {
+  const send = (target, data) => {
+    const event = new MessageEvent("message", { data: structuredClone(data) });
+    setTimeout(() => target.dispatchEvent(event)); // later, as a Worker's messages come
+  };
+
   window.Worker = class extends EventTarget {
     constructor(url) {
       super();
@@ -7,11 +12,8 @@ if (location.protocol === "file:") {
       frame.hidden = true;
       document.body.append(frame);
       this.inside = frame.contentWindow;
-      this.inside.postMessage = (data) => {
-        const event = new MessageEvent("message", { data });
-        this.dispatchEvent(event);
-        this.onmessage?.(event);
-      };
+      this.inside.postMessage = (data) => send(this, data);
+      this.addEventListener("message", (event) => this.onmessage?.(event));
       const script = this.inside.document.createElement("script");
       script.src = url;
       this.ready = new Promise((done) => script.addEventListener("load", done));
@@ -19,7 +21,7 @@ if (location.protocol === "file:") {
     }
 
     postMessage(data) {
-      this.ready.then(() => this.inside.dispatchEvent(new MessageEvent("message", { data })));
+      this.ready.then(() => send(this.inside, data));
     }
 
     terminate() {
