@@ -33,6 +33,8 @@ Result: TypeAlias = Transition | WatchInterrupted
 
 RESTRETCH = 1.25
 """By what factor the stretch must have changed before looks that are waiting are moved: each time moves all of them."""
+SOONER = 1.5
+"""By what factor less than what makes the first of them due looks are stretched, at least, when they are moved up."""
 HEADROOM = 0.95
 """Of the rate limit that is planned with, so that looks which are late catch up."""
 QUEUED_AHEAD = 2.0
@@ -73,7 +75,8 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._stretch = self._stretch_of_all = 1.0
         self._is_limited = False
         self._early_left = 0
-        self._demand = 0.0  # looks a second, were nothing stretched
+        # Of those that were looked at: how many, and how many looks a second at them, were nothing stretched.
+        self._known, self._known_demand = 0, 0.0
 
     def __len__(self) -> int:
         """How many callbacks are followed still."""
@@ -86,6 +89,11 @@ class CallbackMonitor(AsyncIterator[Result]):
         for result in reversed(self._results):
             tokens[result.callback.key] = _before(result)
         return tuple(tokens.values())
+
+    @property
+    def demand(self) -> float:
+        """Looks a second, were nothing stretched. Those never looked at yet count as the others do on average."""
+        return self._known_demand / self._known * len(self._open) if self._known else 0.0
 
     def add(self, callback: Callback | int | str, *, timeout: float | None = None) -> None:
         """Follows one more, from now on.
@@ -119,8 +127,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         if machine is not None:
             machine.close()
             self._sweep()
-            if self._is_limited:
-                self._demand -= _demand(machine)
+            self._count(machine, -1)
         if unread:
             self._results = deque(result for result in self._results if result.callback.key != key)
         self._dispatch()
@@ -195,10 +202,10 @@ class CallbackMonitor(AsyncIterator[Result]):
         """The next step of one callback, with what a look brought; the look to make now, or None."""
         if self._is_limited:
             machine.stretch = self._stretch
-            self._demand -= _demand(machine)
+            self._count(machine, -1)
         action = machine.step(now, came_back)
         if self._is_limited:
-            self._demand += _demand(machine)  # before anybody is told, who may discard it
+            self._count(machine, +1)  # before anybody is told, who may discard it
         if isinstance(action, Emit):
             self._tell_of(action.transition)
             action = machine.step(now)
@@ -228,8 +235,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         if not self._follows(machine):
             return
         del self._open[machine.callback.key]
-        if self._is_limited:
-            self._demand -= _demand(machine)
+        self._count(machine, -1)
         if error is not None:
             error.__cause__ = error.cause
             self._results.append(error)
@@ -317,12 +323,23 @@ class CallbackMonitor(AsyncIterator[Result]):
         rate = self._client._rate()  # noqa: SLF001
         return max(1, min(self._max_in_flight, math.ceil(rate * QUEUED_AHEAD)))
 
+    def _count(self, machine: WatchMachine, sign: int) -> None:
+        """Adds what one callback asks for, or takes it out again."""
+        if self._is_limited and machine.wait > RESOLUTION:
+            self._known += sign
+            self._known_demand += sign / machine.wait
+
     def _adapt(self) -> None:
         """Stretches all intervals by what the demand is larger than the rate limit allows: its shadow price."""
         rate = self._client._rate(for_looks=True)  # noqa: SLF001
-        stretch = max(1.0, self._demand / (HEADROOM * rate))
-        if stretch < self._stretch and self._looks and self._looks[0][0] < self._time() - 1 / rate:
+        stretch = max(1.0, self._client._demand() / (HEADROOM * rate))  # noqa: SLF001
+        now = self._time()
+        if stretch < self._stretch and self._looks and self._looks[0][0] < now - 1 / rate:
             return  # looks are waiting: none is moved up before they had their turn
+        if stretch < self._stretch_of_all / RESTRETCH:
+            # Not so far at once that many are due long since: those would have to wait for each other.
+            first = max((machine.due_at_stretch(now) for _, _, machine in self._looks), default=0.0)
+            stretch = max(stretch, min(self._stretch, first / SOONER))
         self._stretch = stretch
         if 1 / RESTRETCH < self._stretch / self._stretch_of_all < RESTRETCH:
             return
@@ -331,12 +348,6 @@ class CallbackMonitor(AsyncIterator[Result]):
         heapq.heapify(self._looks)
         if self._looks:
             self._set_alarm(self._looks[0][0])
-
-
-def _demand(machine: WatchMachine) -> float:
-    """Looks a second at one callback, were nothing stretched."""
-    wait = machine.wait
-    return 1 / wait if wait > RESOLUTION else 0.0
 
 
 def _before(result: Result) -> Callback:

@@ -638,6 +638,61 @@ async def test_when_most_are_discarded_the_others_come_sooner():
     assert len([at for at in fleet.polls[kept] if at > 2000]) >= 3
 
 
+class Waiting(Fleet):
+    """Writes down for how long each look was due when it was made, as a part of its interval."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.waits = []
+
+    async def handle_async_request(self, request):
+        machine = self.monitor._open[str(json.loads(await request.aread())["id"])]
+        if machine.wait:
+            self.waits.append((anyio.current_time() - machine._next_look) / (machine.wait * machine.stretch))
+        return await super().handle_async_request(request)
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.05])
+async def test_no_look_waits_for_long_where_many_are_added_at_once(apart):
+    """Those that were looked at make way for those that were not yet."""
+    fleet = Waiting(common=TALK)
+    async with fleet.client(rate_limit=Rate(6)) as tenios, tenios.monitor() as fleet.monitor:
+        async with anyio.create_task_group() as group:
+            await group.start(reading, fleet.monitor)
+            for number in range(300):
+                fleet.monitor.add(number)
+                await anyio.sleep(apart)
+            fleet.monitor.seal()
+    assert len(fleet.polls) == 300
+    assert max(fleet.waits) < 3
+
+
+async def test_monitors_of_one_client_share_its_rate():
+    """By one factor, as if they were one."""
+    fleet = Fleet({n: [(0, "CALLING_A" if n % 2 else "CONNECTED")] for n in range(80)})
+    async with fleet.client(rate_limit=Rate(1), polling=ByState()) as tenios:
+        async with tenios.monitor() as one, tenios.monitor() as other, anyio.create_task_group() as group:
+            for monitor, numbers in ((one, range(20)), (other, range(20, 80))):
+                await group.start(reading, monitor)
+                for number in numbers:
+                    monitor.add(number, timeout=math.inf)
+            await anyio.sleep(4000)
+            group.cancel_scope.cancel()
+        for numbers in (range(20), range(20, 80)):
+            settled = [[at for at in fleet.polls[number] if at > 1000] for number in numbers]
+            assert mean_interval(settled[::2]) == pytest.approx(20 * 22, rel=0.15)
+            assert mean_interval(settled[1::2]) == pytest.approx(2 * 22, rel=0.15)
+        began = anyio.current_time()
+        async with tenios.monitor() as alone, anyio.create_task_group() as group:
+            await group.start(reading, alone)
+            for number in range(20):
+                alone.add(number, timeout=math.inf)
+            await anyio.sleep(2000)
+            group.cancel_scope.cancel()
+    settled = [[at for at in fleet.polls[number] if at > began + 500] for number in range(1, 20, 2)]
+    assert mean_interval(settled) == pytest.approx(2 * 5.5, rel=0.15)  # those that were left ask for nothing
+
+
 class RefusingCalls(Fleet):
     async def handle_async_request(self, request):
         if request.url.path.endswith("/init"):
