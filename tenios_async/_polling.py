@@ -40,7 +40,7 @@ _FINEST = 0.001
 _MOST_BEGINNINGS = 128
 """In which an unknown beginning is summed up, where the longest interval is not shorter than such a step ..."""
 _MOST_BEGINNINGS_AT_ALL = 4096
-"""... and where it is. A token may be years old; at the default two hours of that count, and more would change nothing."""
+"""... and where it is. A token may be years old; two hours of that count by default, and more would change nothing."""
 _NO_CHANCE = 1e-9
 _FINENESS, _COARSENESS = 32, 6
 """Of the ladders for the time in a state and for its unknown beginning."""
