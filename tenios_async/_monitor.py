@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import anyio
 import attrs
 
-from tenios_async._errors import ClientMisuse, WatchInterrupted
+from tenios_async._errors import ApiError, ClientMisuse, WatchInterrupted
 from tenios_async._events import Ended, Transitioned
+from tenios_async._limits import SLOW_DOWN
 from tenios_async._models import Transition, as_callback
 from tenios_async._rooms import running_asyncio_loop
 from tenios_async._watch import RESOLUTION, Emit, Poll, Sleep, Stop, WatchMachine
@@ -75,6 +76,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._stretch = self._stretch_of_all = 1.0
         self._is_limited = False
         self._early_left = 0
+        self._held_until = -math.inf  # by a Retry-After
         # Of those that were looked at: how many, and how many looks a second at them, were nothing stretched.
         self._known, self._known_demand = 0, 0.0
 
@@ -289,7 +291,9 @@ class CallbackMonitor(AsyncIterator[Result]):
                 self._early_left -= 1
             heapq.heappop(self._looks)
             if (poll := self._go_on(machine, max(now, due))) is not None:
-                return machine, poll
+                if now >= self._held_until:
+                    return machine, poll
+                self._set(machine, min(self._held_until, now + poll.patience))
         return None
 
     async def _work(self, machine: WatchMachine, poll: Poll) -> None:
@@ -300,6 +304,9 @@ class CallbackMonitor(AsyncIterator[Result]):
                 machine, poll = look
                 came_back = await self._client._look(machine.callback, poll)  # noqa: SLF001
                 now = self._time()
+                if isinstance(came_back, ApiError) and came_back.status_code in SLOW_DOWN and not self._is_limited:
+                    # A rate limit would hold all requests; without one, who was told to wait holds these.
+                    self._held_until = max(self._held_until, now + (came_back.retry_after or 0.0))
                 if self._go_on(machine, now, came_back) is not None:
                     self._set(machine, now)  # due again at once, but after those that were due before
                 if self._is_limited:

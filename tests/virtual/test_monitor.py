@@ -693,6 +693,38 @@ async def test_monitors_of_one_client_share_its_rate():
     assert mean_interval(settled) == pytest.approx(2 * 5.5, rel=0.15)  # those that were left ask for nothing
 
 
+@pytest.mark.parametrize("code", [429, 503])
+async def test_a_retry_after_holds_all_looks_also_without_a_limit(code):
+    """But not the end of a watch whose time is up meanwhile."""
+
+    def answer():
+        if anyio.current_time() >= 100 and not refused:
+            refused.append(anyio.current_time())
+            return httpx.Response(code, headers={"Retry-After": "30"})
+        return httpx.Response(200, json={"status": "CONNECTED"})
+
+    def tell(event):
+        if isinstance(event, Ended):
+            ended.append((event.callback.id, anyio.current_time()))
+
+    refused, ended = [], []
+    fleet = Fleet(common=[(0, answer)], latency=0.0)
+    client = fleet.client(observers=[tell])
+    async with client as tenios, tenios.monitor() as monitor, anyio.create_task_group() as group:
+        await group.start(reading, monitor)
+        for number in range(100):
+            monitor.add(number)
+            await anyio.sleep(0.1)
+        monitor.add(100, timeout=105)
+        await anyio.sleep(150)
+        group.cancel_scope.cancel()
+    (held_at,) = refused
+    polls = [at for times in fleet.polls.values() for at in times]
+    assert not [at for at in polls if held_at < at < held_at + 29.9]
+    assert len({number for number, times in fleet.polls.items() if times[-1] > held_at + 29.9}) == 100
+    assert ended == [(100, pytest.approx(115, abs=0.1))]
+
+
 class RefusingCalls(Fleet):
     async def handle_async_request(self, request):
         if request.url.path.endswith("/init"):
