@@ -290,10 +290,12 @@ class CallbackMonitor(AsyncIterator[Result]):
                     return None
                 self._early_left -= 1
             heapq.heappop(self._looks)
-            if (poll := self._go_on(machine, max(now, due))) is not None:
+            due = max(now, due)
+            if (poll := self._go_on(machine, due)) is not None:
                 if now >= self._held_until:
                     return machine, poll
-                self._set(machine, min(self._held_until, now + poll.patience))
+                machine.slack = 0.0
+                self._set(machine, min(self._held_until, due + poll.patience))
         return None
 
     async def _work(self, machine: WatchMachine, poll: Poll) -> None:

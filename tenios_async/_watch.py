@@ -279,6 +279,8 @@ class WatchMachine:
             self.wait = asleep + (wait - asleep) / self.stretch
             self.slack = 0.0 if self._polling.fixed_interval is not None else SLACK * (self.wait - asleep)
         self._next_look = now + wait
+        if self._next_look >= self._deadline:
+            self.slack = 0.0  # not a look but the end, which does not come early
 
     def _what_is_known(self) -> str:
         if self._failure is not None:

@@ -923,3 +923,15 @@ async def test_no_more_looks_are_made_early_than_a_wake_up_is_worth():
     first = fleet.polls[0][1]
     when = Counter(round(fleet.polls[number][1] - first, 2) for number in range(1, 41))
     assert when == {0.0: EARLY_AT_ONCE, 0.01: 40 - EARLY_AT_ONCE}
+
+
+async def test_nobodys_time_is_up_early_because_others_are_looked_at():
+    fleet, ended = Fleet(common=[(0, "CONNECTED")]), {}
+    async with fleet.client() as tenios, tenios.monitor() as monitor:
+        for number in range(20):
+            monitor.add(number, timeout=60 + number / 2)
+        monitor.seal()
+        async for result in monitor:
+            if isinstance(result, WatchTimeout):
+                ended[result.callback.id] = anyio.current_time()
+    assert ended == {number: pytest.approx(60 + number / 2, abs=0.1) for number in range(20)}
