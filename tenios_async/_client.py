@@ -440,7 +440,7 @@ class TeniosClient:
 
     def _demand(self) -> float:
         """Looks a second that all monitors would make, were nothing stretched: they share the rate."""
-        return sum(monitor.demand for monitor in self._monitors)
+        return sum(monitor._demand for monitor in self._monitors)  # noqa: SLF001
 
     def _open(self, *, has_turn: bool = False) -> Exchange:
         """The room to send by, after the checks that come before anything is sent."""

@@ -35,7 +35,11 @@ Result: TypeAlias = Transition | WatchInterrupted
 RESTRETCH = 1.25
 """By what factor the stretch must have changed before looks that are waiting are moved: each time moves all of them."""
 SOONER = 1.5
-"""By what factor less than what makes the first of them due looks are stretched, at least, when they are moved up."""
+"""By what factor they are moved up further than to where the first is due, at most at once: all that are due wait."""
+UNKNOWN_COUNTS = 0.5
+"""How much a callback that was never looked at counts as, of what the others ask for on average: it asks for one look.
+
+Fewer, and where many are added at once those seen first wait for the others; more, and first looks come too early."""
 HEADROOM = 0.95
 """Of the rate limit that is planned with, so that looks which are late catch up."""
 QUEUED_AHEAD = 2.0
@@ -91,11 +95,6 @@ class CallbackMonitor(AsyncIterator[Result]):
         for result in reversed(self._results):
             tokens[result.callback.key] = _before(result)
         return tuple(tokens.values())
-
-    @property
-    def demand(self) -> float:
-        """Looks a second, were nothing stretched. Those never looked at yet count as the others do on average."""
-        return self._known_demand / self._known * len(self._open) if self._known else 0.0
 
     def add(self, callback: Callback | int | str, *, timeout: float | None = None) -> None:
         """Follows one more, from now on.
@@ -331,6 +330,12 @@ class CallbackMonitor(AsyncIterator[Result]):
             return self._max_in_flight
         rate = self._client._rate()  # noqa: SLF001
         return max(1, min(self._max_in_flight, math.ceil(rate * QUEUED_AHEAD)))
+
+    @property
+    def _demand(self) -> float:
+        """Looks a second, were nothing stretched. Those never looked at are reckoned by the others."""
+        unknown = len(self._open) - self._known
+        return self._known_demand * (1 + UNKNOWN_COUNTS * unknown / self._known) if self._known else 0.0
 
     def _count(self, machine: WatchMachine, sign: int) -> None:
         """Adds what one callback asks for, or takes it out again."""
