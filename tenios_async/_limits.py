@@ -18,6 +18,9 @@ HALVED_AT_MOST_TO = 1 / 64
 RECOVERY = 0.1
 """Of the full rate, a second, without a further refusal."""
 
+SLOW_DOWN = (429, 503)
+"""The answers that ask for fewer requests: RFC 6585 section 4 and RFC 9110 15.6.4."""
+
 CALLS_OVER = 10.0
 """Seconds over which calls are counted."""
 
