@@ -102,9 +102,10 @@ class _PacedExchange:
             if scope.cancelled_caught:
                 reason = "no turn came in time under the client's rate limit"
                 raise ExchangeFailed(reason, Progress.NOT_SENT, timed_out=True)
+        sent_at = anyio.current_time()
         reply = await self._exchange.post(path, body, deadline=deadline, before_send=before_send)
         if reply.status_code in SLOW_DOWN:
-            self._turns.pace.refused(anyio.current_time(), retry_after(reply.headers))
+            self._turns.pace.refused(anyio.current_time(), retry_after(reply.headers), sent_at=sent_at)
         return reply
 
 
