@@ -211,6 +211,16 @@ class LedgerFile:
             finally:
                 self._connection.execute("ROLLBACK")
 
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.path.stem
+
+    @property
+    def where(self) -> str:
+        """Where it is, as it may be shown."""
+        return str(self.path)
+
     def put_facts(self, facts: Mapping[str, Any]) -> None:
         """Changes facts, within a transaction."""
         _put_facts(self._connection, facts)
@@ -223,6 +233,10 @@ class LedgerFile:
         options = (request.agent_announcement, request.dtmf_key_to_trigger_customer_call)
         values = (*_summed(about + options), *_summed(_columns(Standing())))
         return self._connection.execute(_INSERT, values).rowcount > 0
+
+    def put_all(self, rows: Sequence[NewRow]) -> list[bool]:
+        """The same for several."""
+        return [self.put(row) for row in rows]
 
     def change(self, row_id: int, move: Move) -> Standing:
         """Makes a move, within a transaction. Raises `IllegalMove`, and then nothing has changed."""
@@ -287,8 +301,13 @@ class LedgerFile:
         }
 
     def query(self, sql: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """Reads; for figures."""
+        """Reads; for figures. `?` stands for a value."""
         yield from self._connection.execute(sql, tuple(values))
+
+    @staticmethod
+    def whole(sql: str) -> str:
+        """The whole part of a number of 0 or more, in SQL."""
+        return f"CAST({sql} AS INTEGER)"
 
     @contextlib.contextmanager
     def _noting_failure(self) -> Generator[None]:

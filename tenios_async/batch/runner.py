@@ -34,7 +34,7 @@ from tenios_async.batch.placing import NotSent, place
 from tenios_async.batch.standing import IllegalMove, RowState, exclude, lose, see
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 
     from tenios_async import CallbackMonitor, TeniosClient
     from tenios_async.batch.hours import Hours
@@ -93,6 +93,26 @@ class Progress:
     waiting_for: str | None = None
     stopped: str | None = None
     cause: TeniosError | None = None
+
+    def count(self, tally: Mapping[tuple[RowState, CallbackStatus | None], int]) -> None:
+        """Takes over what the ledger says."""
+        self.following.clear()
+        self.finished.clear()
+        self.queued = self.placing = self.refused = self.unknown = 0
+        for (state, status), count in tally.items():
+            match state:
+                case RowState.QUEUED:
+                    self.queued += count
+                case RowState.SENDING:
+                    self.placing += count
+                case RowState.PLACED:
+                    self.following[status] += count
+                case RowState.FINISHED:
+                    self.finished[status] += count
+                case RowState.REFUSED:
+                    self.refused += count
+                case RowState.UNKNOWN:
+                    self.unknown += count
 
     @property
     def total(self) -> int:
@@ -207,24 +227,7 @@ class Runner:
         self._dispatching.cancel()
 
     async def _count(self) -> None:
-        tally, progress = await self._ledger.tally(), self.progress
-        progress.following.clear()
-        progress.finished.clear()
-        progress.queued = progress.placing = progress.refused = progress.unknown = 0
-        for (state, status), count in tally.items():
-            match state:
-                case RowState.QUEUED:
-                    progress.queued += count
-                case RowState.SENDING:
-                    progress.placing += count
-                case RowState.PLACED:
-                    progress.following[status] += count
-                case RowState.FINISHED:
-                    progress.finished[status] += count
-                case RowState.REFUSED:
-                    progress.refused += count
-                case RowState.UNKNOWN:
-                    progress.unknown += count
+        self.progress.count(await self._ledger.tally())
 
     async def _place_all(self, monitor: CallbackMonitor) -> None:
         async with anyio.create_task_group() as group:
