@@ -17,7 +17,7 @@ $(READY): pyproject.toml
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip --disable-pip-version-check install -q --upgrade 'pip>=25.1'
-	@$(BIN)/pip --disable-pip-version-check install -q -e '.[cli,phone,simulator]' --group dev
+	@$(BIN)/pip --disable-pip-version-check install -q -e '.[cli,distributed,phone,simulator]' --group dev
 	@touch $@
 
 demo: $(READY) ## place callbacks against a simulator on this machine and watch each to its end

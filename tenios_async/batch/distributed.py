@@ -210,7 +210,7 @@ class Worker:
 
     async def stop(self, reason: str, cause: TeniosError | None = None) -> None:
         """Places nothing more, by any worker; what is open is followed to its end."""
-        if await self._shared.set(controls.stopped(reason)):
+        if await self._shared.change(controls.stopped(reason)):
             self.progress.cause = cause
         self._controls = await self._shared.controls()
 
@@ -301,7 +301,7 @@ class Worker:
             await self._freed.wait()
         self._being_placed.add(row_id)
         while True:
-            while (seconds := self._has_to_wait(row)) is not None:
+            while (seconds := self._has_to_wait(row)) is not None:  # noqa: ASYNC110  # clocks and people change it
                 await asyncio.sleep(min(max(seconds, 0.1), LOOK_AGAIN))
             if not self._controls.is_metered or await self._turns.take():
                 return row
@@ -340,7 +340,7 @@ class Worker:
     async def _settle(self, row: Row, standing: Standing) -> None:
         if standing.state is RowState.QUEUED:
             if self._controls.turns_left < math.inf:
-                await self._shared.set(controls.given_back())
+                await self._shared.change(controls.given_back())
             raise Postponed
         if standing.state is RowState.PLACED:
             self._placed.add(row.id)
@@ -365,7 +365,7 @@ class Worker:
         self._pause_ends = max(self._pause_ends, anyio.current_time() + pause)
         self._pause = min(2 * self._pause, BACKOFF_MAX)
         if isinstance(trouble, RateLimited):
-            await self._shared.set(controls.left_alone(pause))
+            await self._shared.change(controls.left_alone(pause))
 
     def _is_ending(self) -> bool:
         return self._leaving or self._engine is None or self._engine.is_ending

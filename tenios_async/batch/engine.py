@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import psycopg
 from procrastinate import App, BaseRetryStrategy, PsycopgConnector, RetryDecision
@@ -25,9 +25,10 @@ from tenios_async.batch import jobs
 from tenios_async.batch.postgres_session import connecting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 
     from procrastinate.jobs import Job
+    from procrastinate.types import JSONValue
 
     from tenios_async.batch.postgres_url import PostgresURL
 
@@ -78,7 +79,7 @@ class _Connector(PsycopgConnector):
     """Says when the database did not answer, or not as a worker's with this name."""
 
     def __init__(self, trouble: asyncio.Event) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]  # its JSON functions have no types
         self._trouble = trouble
 
     async def execute_query_async(self, query: Any, **arguments: Any) -> None:
@@ -87,14 +88,16 @@ class _Connector(PsycopgConnector):
 
     async def execute_query_one_async(self, query: Any, **arguments: Any) -> dict[str, Any]:
         with self._noticed():
-            return await super().execute_query_one_async(query, **arguments)
+            found: dict[str, Any] = await super().execute_query_one_async(query, **arguments)
+            return found
 
     async def execute_query_all_async(self, query: Any, **arguments: Any) -> list[dict[str, Any]]:
         with self._noticed():
-            return await super().execute_query_all_async(query, **arguments)
+            found: list[dict[str, Any]] = await super().execute_query_all_async(query, **arguments)
+            return found
 
     @contextlib.contextmanager
-    def _noticed(self) -> Any:
+    def _noticed(self) -> Generator[None]:
         try:
             yield
         except UniqueViolation:  # a lock of the engine's
@@ -156,8 +159,9 @@ class Engine:
             await mend()
 
         again: dict[str, Any] = {"retry": _Again(), "pass_context": True}
-        self._placing.task(name=jobs.PLACE, queue=jobs.PLACING, **again)(place_row)
-        self._keeping.task(name=jobs.WATCH, queue=jobs.KEEPING, **again)(watch_shard)
+        placing, keeping = cast("Any", self._placing), cast("Any", self._keeping)  # whose types are for decorators
+        placing.task(name=jobs.PLACE, queue=jobs.PLACING, **again)(place_row)
+        keeping.task(name=jobs.WATCH, queue=jobs.KEEPING, **again)(watch_shard)
         mending = self._keeping.task(name=jobs.MEND, queue=jobs.KEEPING, queueing_lock=jobs.MEND)(mend_all)
         every = max(1, min(59, round(self._heartbeat)))
         self._keeping.periodic(cron=f"* * * * * */{every}")(mending)
@@ -233,7 +237,8 @@ class Engine:
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncGenerator[None]:
         pool = AsyncConnectionPool(
-            connecting(self._url),
+            # What a crash of the server makes it forget of the jobs, it does again; the ledger forgets nothing.
+            connecting(self._url, durably=False),
             min_size=1,
             max_size=CONNECTIONS,
             open=False,
@@ -245,7 +250,7 @@ class Engine:
             stack.push_async_callback(pool.close)
             await pool.open(wait=True, timeout=10.0)
             for app in (self._placing, self._keeping, self._asking):
-                await app.connector.open_async(pool)  # type: ignore[attr-defined]
+                await app.connector.open_async(pool)
             yield
 
     async def is_mine(self, job: Job) -> bool:
@@ -277,7 +282,8 @@ class Engine:
 
     async def defer_placing(self, rows: Iterable[int]) -> None:
         """Jobs for calling these rows."""
-        if each := [{"row": row_id} for row_id in rows]:
+        each: list[dict[str, JSONValue]] = [{"row": row_id} for row_id in rows]
+        if each:
             await self._asking.configure_task(jobs.PLACE, queue=jobs.PLACING).batch_defer_async(*each)
 
     async def defer_watching(self, shard: int) -> None:
@@ -292,7 +298,7 @@ async def _without_transactions(connection: psycopg.AsyncConnection[Any]) -> Non
 
 
 @contextlib.contextmanager
-def _ended_by_somebody_else() -> Any:
+def _ended_by_somebody_else() -> Generator[None]:
     try:
         yield
     except ConnectorException as error:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import psycopg
+    from procrastinate.types import JSONValue
 
 PLACE: Final = "tenios.place"
 """Place the call of one `row`: over when it is placed, refused or in doubt."""
@@ -47,6 +48,10 @@ def options_of_watching(shard: int) -> dict[str, Any]:
 def lay_down(connection: psycopg.Connection[Any]) -> None:
     """Makes the engine's tables, within a transaction."""
     connection.execute(SchemaManager.get_schema())
+    # A worker that ends is taken out of all its jobs: https://github.com/procrastinate-org/procrastinate/issues/1454
+    connection.execute(
+        "CREATE INDEX tenios_jobs_of_worker ON procrastinate_jobs (worker_id) WHERE worker_id IS NOT NULL"
+    )
 
 
 def defer_placing(connection: psycopg.Connection[Any], rows: Sequence[int]) -> None:
@@ -54,7 +59,8 @@ def defer_placing(connection: psycopg.Connection[Any], rows: Sequence[int]) -> N
     for first in range(0, len(rows), AT_ONCE):
         some = rows[first : first + AT_ONCE]
         deferrer = _app().configure_task(PLACE, queue=PLACING, connection=connection)
-        deferrer.batch_defer(*({"row": row_id} for row_id in some))
+        each: list[dict[str, JSONValue]] = [{"row": row_id} for row_id in some]
+        deferrer.batch_defer(*each)
 
 
 def defer_watching(connection: psycopg.Connection[Any], shards: Iterable[int]) -> None:

@@ -139,8 +139,13 @@ class LedgerFile:
                     leftover.unlink(missing_ok=True)
 
     @classmethod
-    def write(cls, path: Path | str) -> Self:
-        """Opens it for the one writer there may be. Raises `LedgerRefused`, for one that is in use too."""
+    def write(cls, path: Path | str, *, even_moved: bool = False) -> Self:
+        """Opens it for the one writer there may be. Raises `LedgerRefused`, for one that is in use too.
+
+        Args:
+            path: the file.
+            even_moved: also where it has moved to a database, for whoever moves it.
+        """
         path = Path(path).resolve()
         _check_header(path)
         with _refused_or_failed(path):
@@ -154,6 +159,8 @@ class LedgerFile:
                 lock.release()
                 raise
             try:
+                if not even_moved:
+                    ledger._check_here()
                 ledger._begin()
             except BaseException:
                 ledger.close()
@@ -212,6 +219,11 @@ class LedgerFile:
                 self._connection.execute("ROLLBACK")
 
     @property
+    def identity(self) -> str:
+        """What no other ledger has."""
+        return bytes(self._identity).hex()
+
+    @property
     def name(self) -> str:
         """What people call it."""
         return self.path.stem
@@ -253,6 +265,7 @@ class LedgerFile:
 
     def resolve(self, row: Row, at: datetime, *, who: str, was_called: bool, callback: Callback | None = None) -> None:
         """Writes down what a person says became of a row in doubt, within a transaction. Raises `IllegalMove`."""
+        self._check_here()
         self.change(row.id, called(who, at, callback) if was_called else not_called(who, at))
         verdict = "called" if was_called else "not called"
         values = (row.id, row.standing.attempt, verdict, who, at.timestamp())
@@ -316,6 +329,11 @@ class LedgerFile:
         except (sqlite3.Error, OSError):
             self._has_failed = True
             raise
+
+    def _check_here(self) -> None:
+        """Raises `LedgerRefused` where it has moved: two ledgers that are run would call everybody twice."""
+        if moved_to := self.facts.get("moved_to"):
+            raise LedgerRefused(f"{self.path} has moved to {moved_to}, or is on its way there; use that one")
 
     def _begin(self) -> None:
         """Says in the file itself that it is not all there is, so that a copy of it alone is known for what it is."""

@@ -38,6 +38,9 @@ REMEMBERED: Final = 20_000
 ASK_AGAIN: Final = (0.05, 0.5)
 """Seconds after which a call that somebody else is placing is looked at again, doubling up to the second."""
 
+_IS_LEFT: Final = """
+SELECT 1 FROM calls WHERE id = %s AND state = 'SENDING' AND changed_at < clock_timestamp() - make_interval(secs => %s)
+"""
 _Known = tuple[Standing, int]
 _Results = list[Standing | IllegalMove]
 
@@ -124,8 +127,7 @@ class PostgresLedger(Ledger):
 
     async def give_up_on(self, row_id: int, seconds: float = LEFT_ALONE) -> bool:
         """Puts a row that has been in SENDING for so long in doubt: whoever placed it is gone. Whether that was so."""
-        query = "SELECT 1 FROM calls WHERE id = %s AND state = 'SENDING' AND changed_at < " + _AGO
-        if not await self._ask(query, [row_id, seconds]):
+        if not await self._ask(_IS_LEFT, [row_id, seconds]):
             return False
         (result,) = await self.change_all([(row_id, crash())])
         return not isinstance(result, IllegalMove)
@@ -194,9 +196,6 @@ class PostgresLedger(Ledger):
         for row_id, known in batch.known.items():
             self._remember(row_id, known)
         return batch.results()
-
-
-_AGO: Final = "clock_timestamp() - make_interval(secs => %s)"
 
 
 class _Batch:

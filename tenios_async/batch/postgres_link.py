@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that outlive it: made anew where they are lost, checked each time, one question at a time."""
+"""Connections to PostgreSQL that outlive it: made anew where they are lost, and checked each time."""
 
 from __future__ import annotations
 
@@ -116,19 +116,22 @@ class Link:
         is_first = self._connection is None
         connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
         try:
-            server = Server(*(await _only(connection, STATE_OF_SERVER)))
-            if not is_first and server.is_standby:
-                raise _Away(f"{self._url} is a standby")  # perhaps on its way to become the primary
-            server.check_writable(self._url)
-            if not server.has_ledger:
-                raise server.no_ledger(self._url)
-            version, timeline = await _only(connection, MARK)
-            server.check_ledger(self._url, (version, timeline), writing=True)
+            await self._check(connection, is_first=is_first)
         except BaseException:
             await connection.close()
             raise
         self._connection = connection
         return connection
+
+    async def _check(self, connection: Connection, *, is_first: bool) -> None:
+        server = Server(*(await _only(connection, STATE_OF_SERVER)))
+        if not is_first and server.is_standby:
+            raise _Away(f"{self._url} is a standby")  # perhaps on its way to become the primary
+        server.check_writable(self._url)
+        if not server.has_ledger:
+            raise server.no_ledger(self._url)
+        version, timeline = await _only(connection, MARK)
+        server.check_ledger(self._url, (version, timeline), writing=True)
 
     async def _drop(self) -> None:
         if self._connection is not None:

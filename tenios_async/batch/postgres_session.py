@@ -16,18 +16,29 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import attrs
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
 
-from tenios_async.batch import jobs
+from tenios_async.batch import controls, jobs
 from tenios_async.batch.errors import LedgerFailed, LedgerRefused
-from tenios_async.batch.postgres_tables import CHANGE, INSERT, ROW, SCHEMA, SHARDS, VERSION, Changes, request_columns
-from tenios_async.batch.postgres_tables import row_of as _row_of
-from tenios_async.batch.standing import SEND_WITHIN, IllegalMove, RowState, called, not_called
+from tenios_async.batch.postgres_tables import (
+    CHANGE,
+    INSERT,
+    ROW,
+    SCHEMA,
+    SHARDS,
+    VERSION,
+    Changes,
+    request_columns,
+    row_of,
+)
+from tenios_async.batch.standing import SEND_WITHIN, IllegalMove, RowState, called, exclude, not_called
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from tenios_async import Callback
+    from tenios_async.batch.controls import Controls, Setting
     from tenios_async.batch.postgres_url import PostgresURL
     from tenios_async.batch.row import NewRow, Row
 
@@ -50,12 +61,18 @@ SELECT current_setting('fsync') = 'on' AND current_setting('full_page_writes') =
 MARK: Final = "SELECT version, timeline FROM mark"
 
 
-def connecting(url: PostgresURL) -> str:
-    """What libpq connects by. Raises `ValueError`, which quotes nothing of the URL."""
+def connecting(url: PostgresURL, *, durably: bool = True) -> str:
+    """What libpq connects by. Raises `ValueError`, which quotes nothing of the URL.
+
+    Args:
+        url: where to.
+        durably: whether a commit that has returned must survive a crash of the server.
+    """
     try:
-        given = conninfo_to_dict(url.conninfo)
-        options = f"{given.get('options') or ''} -c search_path={url.schema} -c synchronous_commit=on"
-        return make_conninfo(**{**_DEFAULTS, **given, "options": options.strip()})
+        given = {name: str(value) for name, value in conninfo_to_dict(url.conninfo).items() if value is not None}
+        commit = "on" if durably else "off"
+        options = f"{given.get('options', '')} -c search_path={url.schema} -c synchronous_commit={commit}"
+        return make_conninfo("", **{**_DEFAULTS, **given, "options": options.strip()})
     except psycopg.Error:
         raise ValueError(
             "this postgresql:// URL is none that libpq can read: user and password must be percent-encoded, and its "
@@ -121,7 +138,7 @@ class PostgresSession:
 
     def __init__(self, url: PostgresURL, connection: psycopg.Connection[tuple[Any, ...]], server: Server) -> None:
         self._url = url
-        self._connection = connection
+        self.connection = connection
         self._server = server
         self.facts: Mapping[str, Any] = _facts(connection)
 
@@ -155,9 +172,7 @@ class PostgresSession:
                         "SELECT 1 FROM pg_namespace WHERE nspname = %s", (url.schema,)
                     ).fetchone()
                     if found is None:
-                        connection.execute(
-                            psycopg.sql.SQL("CREATE SCHEMA {}").format(psycopg.sql.Identifier(url.schema))
-                        )
+                        connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(url.schema)))
                     connection.execute(SCHEMA)
                     if with_jobs:
                         jobs.lay_down(connection)
@@ -174,7 +189,7 @@ class PostgresSession:
     def write(cls, url: PostgresURL) -> Generator[Self]:
         """Opens it to change it, also while it is worked. Raises `LedgerRefused` and `LedgerFailed`."""
         with cls.read(url) as session:
-            session._check_writable()
+            session._check_writable()  # noqa: SLF001  # its own
             yield session
 
     @classmethod
@@ -200,13 +215,13 @@ class PostgresSession:
     @property
     def has_jobs(self) -> bool:
         """Whether workers share its calls."""
-        return self._one("SELECT to_regclass('procrastinate_jobs') IS NOT NULL")
+        return bool(self._one("SELECT to_regclass('procrastinate_jobs') IS NOT NULL"))
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[None]:
         """All of it or nothing, durable when it is left. Raises `LedgerFailed`."""
         self._check_writable()
-        with refused_or_failed(self._url), self._connection.transaction():
+        with refused_or_failed(self._url), self.connection.transaction():
             yield
             if self._one("SELECT current_setting('synchronous_commit')") != "on":
                 raise LedgerRefused(f"{self._url}: synchronous_commit is not on; nothing was changed")
@@ -214,20 +229,20 @@ class PostgresSession:
     @contextlib.contextmanager
     def snapshot(self) -> Generator[None]:
         """What is read within it is as of one moment."""
-        with refused_or_failed(self._url), self._connection.transaction():
-            self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        with refused_or_failed(self._url), self.connection.transaction():
+            self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield
 
     def put_facts(self, facts: Mapping[str, Any]) -> None:
         """Changes facts, within a transaction."""
-        _put_facts(self._connection, facts)
+        _put_facts(self.connection, facts)
         self.facts = {**self.facts, **facts}
 
     def put_all(self, rows: Sequence[NewRow]) -> list[bool]:
         """Writes rows, QUEUED, and the jobs of calling them; false where its key is there already."""
-        added = self._connection.execute(INSERT, request_columns(rows)).fetchall()
+        added = self.connection.execute(INSERT, request_columns(rows)).fetchall()
         if added and self.has_jobs:
-            jobs.defer_placing(self._connection, [row_id for row_id, _ in added])
+            jobs.defer_placing(self.connection, [row_id for row_id, _ in added])
         new = {key for _, key in added}
         results: list[bool] = []
         for row in rows:  # of those that are twice in it, the first is new
@@ -237,28 +252,57 @@ class PostgresSession:
 
     def resolve(self, row: Row, at: datetime, *, who: str, was_called: bool, callback: Callback | None = None) -> None:
         """Writes down what a person says became of a row in doubt, within a transaction. Raises `IllegalMove`."""
-        self._connection.execute("SET LOCAL idle_in_transaction_session_timeout = '10s'")
-        found = self._connection.execute(
+        self.connection.execute("SET LOCAL idle_in_transaction_session_timeout = '10s'")
+        found = self.connection.execute(
             f"SELECT {ROW}, changed_at < clock_timestamp() - make_interval(secs => %s), shard FROM calls "  # noqa: S608
             "WHERE id = %s FOR UPDATE",
             (SEND_WITHIN, row.id),
         ).fetchone()
         assert found is not None  # noqa: S101  # rows stay
         *columns, is_old, shard = found
-        now, changes = _row_of(columns)
+        now, changes = row_of(columns)
         after = (called(who, at, callback) if was_called else not_called(who, at))(now.standing)
         if not was_called and not is_old:  # by the clock of the database: those of the machines may differ
             raise IllegalMove(f"it may still be on its way; say so again in {SEND_WITHIN:.0f} s")
         change = Changes()
         change.add(row.id, (now.standing, changes), [after])
-        self._connection.execute(CHANGE, change.columns())
+        self.connection.execute(CHANGE, change.columns())
         verdict = "called" if was_called else "not called"
         values = (row.id, now.standing.attempt, verdict, who, at.timestamp())
-        self._connection.execute("INSERT INTO resolutions VALUES (%s, %s, %s, %s, %s)", values)
+        self.connection.execute("INSERT INTO resolutions VALUES (%s, %s, %s, %s, %s)", values)
         if self.has_jobs and after.state is RowState.QUEUED:
-            jobs.defer_placing(self._connection, [row.id])
+            jobs.defer_placing(self.connection, [row.id])
         if self.has_jobs and after.state is RowState.PLACED:
-            jobs.defer_watching(self._connection, [shard])
+            jobs.defer_watching(self.connection, [shard])
+
+    def exclude(self, numbers: Sequence[str], reason: str, at: datetime) -> int:
+        """Takes those of these numbers that are QUEUED off the list, within a transaction, and gives how many."""
+        columns = f"SELECT {ROW} FROM calls WHERE key = ANY(%s) AND state = 'QUEUED' FOR UPDATE"  # noqa: S608
+        change = Changes()
+        count = 0
+        for found in self.connection.execute(columns, (list(numbers),)).fetchall():
+            row, changes = row_of(found)
+            change.add(row.id, (row.standing, changes), [exclude(reason, at)(row.standing)])
+            count += 1
+        if change:
+            self.connection.execute(CHANGE, change.columns())
+        return count
+
+    def set(self, *settings: Setting) -> None:
+        """Changes what holds for all workers."""
+        with refused_or_failed(self._url), self.connection.transaction():
+            for setting in settings:
+                self.connection.execute(setting.statement.encode(), setting.values)
+
+    def controls(self) -> Controls:
+        """What holds for all workers at present."""
+        (columns,) = self.query(controls.READ)
+        return controls.controls_of(columns)
+
+    @property
+    def timeline(self) -> str:
+        """That of the database: another after each promotion of a standby, and each restoration."""
+        return self._server.timeline
 
     def queued(self, limit: int, after: int = 0) -> list[Row]:
         """The next rows to dial, by their number."""
@@ -282,7 +326,7 @@ class PostgresSession:
 
     def query(self, sql: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Reads, as it comes; for figures. `?` stands for a value."""
-        with refused_or_failed(self._url), self._connection.cursor() as cursor:
+        with refused_or_failed(self._url), self.connection.cursor() as cursor:
             yield from cursor.stream(sql.replace("?", "%s").encode(), tuple(values), size=500)
 
     @staticmethod
@@ -292,14 +336,14 @@ class PostgresSession:
 
     def _check_writable(self) -> None:
         self._server.check_writable(self._url)
-        self._server.check_ledger(self._url, _mark(self._connection), writing=True)
+        self._server.check_ledger(self._url, _mark(self.connection), writing=True)
 
     def _select(self, where: str, values: Iterable[Any]) -> Iterator[Row]:
         for columns in self.query(f"SELECT {ROW} FROM calls WHERE {where}", values):  # noqa: S608
-            yield _row_of(columns)[0]
+            yield row_of(columns)[0]
 
     def _one(self, sql: str) -> Any:
-        found = self._connection.execute(sql.encode()).fetchone()
+        found = self.connection.execute(sql.encode()).fetchone()
         return None if found is None else found[0]
 
 

@@ -65,7 +65,7 @@ class PostgresURL:
 
     def __str__(self) -> str:
         parts = urlsplit(self.conninfo)
-        host = parts.netloc.rpartition("@")[2]
+        host = parts.netloc.rpartition("@")[2] or dict(parse_qsl(parts.query)).get("host", "")
         return f"postgresql://{host}{parts.path}" + ("" if self.schema == SCHEMA else f"?schema={self.schema}")
 
     def __repr__(self) -> str:

@@ -81,7 +81,7 @@ class Shared:
         (columns,) = await self._link.ask(controls.READ)
         return controls.controls_of(columns)
 
-    async def set(self, setting: Setting) -> bool:
+    async def change(self, setting: Setting) -> bool:
         """Changes that for everybody. Whether there was anything to change."""
         return await self._link.tell(setting.statement, setting.values) > 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from tenios_async import CallbackRequest, Polling, __version__, mask_number
+from tenios_async.batch.postgres_url import without_passwords
 from tenios_async.cli import calls, demo, doctor, simulate
 from tenios_async.cli.batch import batch
 from tenios_async.cli.connection import Connection
@@ -196,7 +197,8 @@ def run(arguments: Sequence[str]) -> int:
     except (CycloptsError, ValueError, OSError) as error:
         known: Exception = error
         if isinstance(error, CycloptsError):  # which quotes what it was given
-            known = ValueError(_LIKE_A_NUMBER.sub(lambda found: mask_number(found[0]), str(error)))
+            text = without_passwords(str(error))
+            known = ValueError(_LIKE_A_NUMBER.sub(lambda found: mask_number(found[0]), text))
         Output(as_json="--json" in arguments).error(known, code=Exit.USAGE)
         return Exit.USAGE
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import attrs
 from rich.live import Live
@@ -21,10 +21,11 @@ from tenios_async.batch import Campaign, Hours, LedgerError, LedgerFailed, Progr
 from tenios_async.batch.campaign import campaign_facts
 from tenios_async.batch.contacts import is_json
 from tenios_async.batch.export import write_rows
-from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.reading import read_figures
 from tenios_async.batch.report import html, table
+from tenios_async.cli import ledgers
 from tenios_async.cli.calls import read_callback
+from tenios_async.cli.ledgers import reading
 from tenios_async.cli.outcome import Exit, exit_for
 from tenios_async.cli.output import plain
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from tenios_async import TeniosClient, Transition
     from tenios_async.batch import Row, Taken
+    from tenios_async.cli.ledgers import Where
     from tenios_async.cli.output import Output
 
 TOLD_EVERY = 10.0
@@ -95,10 +97,10 @@ def parse_hours(text: str | None, tz: str | None) -> Hours | None:
 
 
 def create(
-    output: Output, ledger: Path, source: Source, *, config_id: str, region: str | None, prefixes: tuple[str, ...]
+    output: Output, ledger: Where, source: Source, *, config_id: str, region: str | None, prefixes: tuple[str, ...]
 ) -> Exit:
     """Makes a campaign."""
-    taken = Campaign.create(
+    taken = ledgers.create(
         ledger,
         callback_config_id=config_id,
         region=region,
@@ -108,12 +110,12 @@ def create(
     return _tell_taken(output, taken, ledger, source)
 
 
-def add(output: Output, ledger: Path, source: Source) -> Exit:
+def add(output: Output, ledger: Where, source: Source) -> Exit:
     """Adds to one."""
-    return _tell_taken(output, Campaign.add(ledger, **attrs.asdict(source)), ledger, source)
+    return _tell_taken(output, ledgers.add(ledger, **attrs.asdict(source)), ledger, source)
 
 
-def _tell_taken(output: Output, taken: Taken, ledger: Path, source: Source) -> Exit:
+def _tell_taken(output: Output, taken: Taken, ledger: Where, source: Source) -> Exit:
     output.emit("taken", ledger=str(ledger), rejected=taken.rejected, **attrs.asdict(taken))
     output.say(f"{taken.taken} contacts are taken into {plain(str(ledger))}; nobody was called yet")
     for count, what in (
@@ -142,7 +144,7 @@ async def run(
 
     def tell(row: Row, transition: Transition) -> None:
         if output.as_json:
-            number = _shown_number(row, in_full=show_numbers)
+            number = shown_number(row, in_full=show_numbers)
             try:
                 output.transition(transition, row=row.id, line=row.line, number=number)
             except BrokenPipeError:
@@ -150,7 +152,7 @@ async def run(
 
     client = make_client()
     try:
-        async with Campaign(ledger) as campaign, client, _shown(output, campaign):
+        async with Campaign(ledger) as campaign, client, shown(output, campaign):
             progress = await campaign.run(client, hook=tell, **attrs.asdict(options, recurse=False))
     except LedgerFailed as failure:
         for callback in failure.callbacks:
@@ -160,11 +162,11 @@ async def run(
         output.note("tenios: stopped; nothing more is placed, what is open is kept. The same command goes on")
         raise
     finally:
-        _report_at_the_end(output, ledger, report)
-    return _tell_end(output, progress)
+        report_at_the_end(output, ledger, report)
+    return tell_end(output, progress)
 
 
-def _report_at_the_end(output: Output, ledger: Path, report: Path | None) -> None:
+def report_at_the_end(output: Output, ledger: Where, report: Path | None) -> None:
     """Whatever ended the run, and without hiding it."""
     if report is None:
         return
@@ -174,12 +176,14 @@ def _report_at_the_end(output: Output, ledger: Path, report: Path | None) -> Non
         output.note(f"tenios: the report was not written: {problem}")
 
 
-def _shown_number(row: Row, *, in_full: bool) -> str:
+def shown_number(row: Row, *, in_full: bool) -> str:
+    """The number, or what may be shown of it."""
     number = row.request.callback_number
     return number if in_full else mask_number(number)
 
 
-def _tell_end(output: Output, progress: Progress) -> Exit:
+def tell_end(output: Output, progress: Progress) -> Exit:
+    """Says how a run ended, and gives the code that tells it apart."""
     open_ = progress.queued + progress.placing + progress.following.total()
     if progress.cause is not None:
         code = exit_for(progress.cause)
@@ -194,10 +198,19 @@ def _tell_end(output: Output, progress: Progress) -> Exit:
     return code
 
 
-class _shown:  # noqa: N801  # a context manager
+class HasProgress(Protocol):
+    """What is at work."""
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        ...
+
+
+class shown:  # noqa: N801  # a context manager
     """Shows how far a campaign is for as long as it runs."""
 
-    def __init__(self, output: Output, campaign: Campaign) -> None:
+    def __init__(self, output: Output, campaign: HasProgress) -> None:
         self._output = output
         self._campaign = campaign
         self._task: asyncio.Task[None] | None = None
@@ -271,9 +284,9 @@ def _lasting(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def rehearse(output: Output, ledger: Path, options: Run, *, show_numbers: bool) -> Exit:
+def rehearse(output: Output, ledger: Where, options: Run, *, show_numbers: bool) -> Exit:
     """Says what a run would do."""
-    with LedgerFile.read(ledger) as file:
+    with reading(ledger) as file:
         campaign_facts(file)
         counts = file.counts()
         first = file.queued(5)
@@ -296,7 +309,7 @@ def rehearse(output: Output, ledger: Path, options: Run, *, show_numbers: bool) 
     )
     output.say(f"would call {now:g} contacts, and follow {placed} that are placed; nobody was called")
     for row in first:
-        output.say(f"  {_shown_number(row, in_full=show_numbers)}")
+        output.say(f"  {shown_number(row, in_full=show_numbers)}")
     if seconds is not None:
         output.say(f"in {_lasting(seconds)} at least, by the rate")
     if opens_at is not None:
@@ -306,9 +319,9 @@ def rehearse(output: Output, ledger: Path, options: Run, *, show_numbers: bool) 
     return Exit.OK
 
 
-def status(output: Output, ledger: Path) -> Exit:
+def status(output: Output, ledger: Where) -> Exit:
     """Shows the figures."""
-    with LedgerFile.read(ledger) as file:
+    with reading(ledger) as file:
         campaign_facts(file)
         figures = read_figures(file, datetime.now().astimezone())
     output.emit("status", **{str(outcome).lower(): count for outcome, count in figures.outcomes.items()})
@@ -320,7 +333,7 @@ def status(output: Output, ledger: Path) -> Exit:
     return Exit.OK
 
 
-def report(output: Output, ledger: Path, file: Path, *, tz: str | None) -> Exit:
+def report(output: Output, ledger: Where, file: Path, *, tz: str | None) -> Exit:
     """Writes the HTML report."""
     _write(file, _report(ledger, tz))
     output.emit("reported", file=str(file))
@@ -328,7 +341,7 @@ def report(output: Output, ledger: Path, file: Path, *, tz: str | None) -> Exit:
     return Exit.OK
 
 
-def _report(ledger: Path, tz: str | None) -> str:
+def _report(ledger: Where, tz: str | None) -> str:
     now = datetime.now().astimezone()
     if tz is not None:
         from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415
@@ -337,18 +350,18 @@ def _report(ledger: Path, tz: str | None) -> str:
             now = now.astimezone(ZoneInfo(tz))
         except (ZoneInfoNotFoundError, ValueError):
             raise ValueError(f"--tz: there is no time zone {tz!r}") from None
-    with LedgerFile.read(ledger) as file:
+    with reading(ledger) as file:
         campaign_facts(file)
         return html(read_figures(file, now))
 
 
-def doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
+def doubts(output: Output, ledger: Where, *, show_numbers: bool) -> Exit:
     """Lists the calls in doubt."""
-    with LedgerFile.read(ledger) as file:
+    with reading(ledger) as file:
         rows = list(file.rows(RowState.UNKNOWN))
     shown = Table("line", "number", "about to leave at", "why", box=None, pad_edge=False)
     for row in rows:
-        number = _shown_number(row, in_full=show_numbers)
+        number = shown_number(row, in_full=show_numbers)
         at, reason = row.standing.intended_at, row.standing.reason or ""
         output.emit("doubt", line=row.line, number=number, at=None if at is None else at.isoformat(), reason=reason)
         when = "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
@@ -360,10 +373,10 @@ def doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
     return Exit.OK
 
 
-def resolve(output: Output, ledger: Path, which: Which, verdict: Verdict) -> Exit:
+def resolve(output: Output, ledger: Where, which: Which, verdict: Verdict) -> Exit:
     """Writes down what a person says."""
     callback = None if verdict.callback_id is None else read_callback(verdict.callback_id)
-    with LedgerFile.read(ledger) as file:
+    with reading(ledger) as file:
         rows = _chosen(list(file.rows(RowState.UNKNOWN)), which)
         now = datetime.now(UTC)
         with file.transaction():
@@ -389,7 +402,7 @@ def _chosen(rows: list[Row], which: Which) -> list[Row]:
     return [row for _, row in found if row is not None]
 
 
-def export(output: Output, ledger: Path, file: Path) -> Exit:
+def export(output: Output, ledger: Where, file: Path) -> Exit:
     """Writes every row."""
     count = _export(ledger, file)
     output.emit("exported", file=str(file), rows=count)
@@ -397,10 +410,10 @@ def export(output: Output, ledger: Path, file: Path) -> Exit:
     return Exit.OK
 
 
-def _export(ledger: Path, file: Path) -> int:
+def _export(ledger: Where, file: Path) -> int:
     if not is_json(file) and file.suffix.lower() != ".csv":
         raise ValueError(f"{file.name} says neither .csv nor .jsonl")
-    with LedgerFile.read(ledger) as source, source.snapshot(), _replacing(file) as part:
+    with reading(ledger) as source, source.snapshot(), _replacing(file) as part:
         return write_rows(file, part, source.rows(), source.extras())
 
 
