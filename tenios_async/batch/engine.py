@@ -83,8 +83,11 @@ class _Connector(PsycopgConnector):
         self._trouble = trouble
 
     async def execute_query_async(self, query: Any, **arguments: Any) -> None:
-        with self._noticed():
+        """What ends a job, or gives it back: what cannot be written is found by the others, once this name is over."""
+        try:
             await super().execute_query_async(query, **arguments)
+        except ConnectorException:  # a job that another worker has taken over, or that waits already, is refused too
+            self._trouble.set()
 
     async def execute_query_one_async(self, query: Any, **arguments: Any) -> dict[str, Any]:
         with self._noticed():
@@ -100,7 +103,7 @@ class _Connector(PsycopgConnector):
     def _noticed(self) -> Generator[None]:
         try:
             yield
-        except UniqueViolation:  # a lock of the engine's
+        except UniqueViolation:  # such a job waits already
             raise
         except ConnectorException:
             self._trouble.set()

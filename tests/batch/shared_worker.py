@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 
-from tenios_async import TeniosClient
+from tenios_async import Polling, TeniosClient
 from tenios_async.batch.distributed import Worker
 from tenios_async.batch.postgres import PostgresLedger
 
 
 async def work(url: str, base_url: str, heartbeat: float, left_alone: float) -> None:
     async with PostgresLedger(url, patience=30) as ledger, TeniosClient("key", base_url=base_url, timeout=1) as client:
-        await Worker(ledger, client, concurrency=40, heartbeat=heartbeat, left_alone=left_alone).run()
+        polling = Polling.fixed(0.5)
+        await Worker(ledger, client, concurrency=40, polling=polling, heartbeat=heartbeat, left_alone=left_alone).run()
 
 
 def main(url: str, base_url: str, heartbeat: str, left_alone: str, log: str) -> None:

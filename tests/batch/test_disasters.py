@@ -14,4 +14,4 @@ pytestmark = [
 
 
 async def test_disasters(postgres, postgres_url, tmp_path):
-    await survive(postgres, postgres_url, tmp_path, seconds=25, seed=1)
+    await survive(postgres, postgres_url, tmp_path, seconds=18, seed=3)
