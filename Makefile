@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak clean
+.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch bench-distributed soak soak-distributed clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tenios_async needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
@@ -64,8 +64,14 @@ bench-monitor: $(BENCH) ## memory, CPU and lag of a hundred thousand callbacks a
 bench-batch: $(BENCH) ## contacts a second that a campaign works off, beside httpx and gather; 3 minutes
 	@$(BIN)/python benchmarks/campaign.py $(ARGS)
 
+bench-distributed: $(BENCH) ## contacts a second that several workers work off together, and their rate limit; needs PostgreSQL; 10 minutes
+	@$(BIN)/python benchmarks/distributed.py $(ARGS)
+
 soak: $(READY) ## kill -9 in the middle of campaigns, 3,000 times; ARGS="--kills 10000 --seed 7" for more
 	@$(BIN)/python tests/batch/kills.py $(ARGS)
+
+soak-distributed: $(READY) ## what happens to several machines and their database, for half an hour; ARGS="--minutes 5 --seed 7"; needs PostgreSQL
+	@$(BIN)/python tests/batch/disasters.py $(ARGS)
 
 clean: ## remove what make made
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

@@ -1,6 +1,32 @@
 import asyncio
+import itertools
+import os
+
+import pytest
+
+from .batch.server import binaries, running
 
 pytest_plugins = ["pytester"]
 
 # Up to Python 3.13 asyncio makes a loop for whoever asks while none was ever set, pytest-asyncio asks, and nobody closes it.
 asyncio.set_event_loop(None)
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL for all tests of a run."""
+    if binaries() is None:
+        why = "there is no PostgreSQL here (Debian: apt-get install postgresql)"
+        if os.environ.get("TENIOS_TESTS_NEED_POSTGRESQL"):
+            pytest.fail(why)
+        pytest.skip(why)
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres):
+    """Where a test may make its ledger."""
+    return postgres.url(f"test_{next(_numbers)}")
