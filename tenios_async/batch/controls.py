@@ -135,9 +135,9 @@ def left_alone(seconds: float) -> Setting:
     return Setting(f"UPDATE controls SET pause_ends = {ends}", (seconds,))  # noqa: S608
 
 
-def given_back() -> Setting:
-    """A turn was not used: it does not count towards the limit."""
-    return Setting("UPDATE controls SET turns_left = turns_left + 1")
+def given_back(turns: int) -> Setting:
+    """Turns were not used: they do not count towards the limit."""
+    return Setting("UPDATE controls SET turns_left = turns_left + %s", (turns,))
 
 
 def accepting(timeline: str) -> Setting:

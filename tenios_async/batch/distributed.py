@@ -274,24 +274,27 @@ class Worker:
     async def _place(self, row_id: int) -> None:
         if row_id in self._being_placed or row_id in self._placed:
             return  # delivered twice
-        row: Row | None = None
+        turn: tuple[Row, float] | None = None
         try:
             with anyio.CancelScope() as scope:
                 self._ready.add(scope)
                 try:
-                    row = await self._next_to_ring(row_id)
+                    turn = await self._next_to_ring(row_id)
                 finally:
                     self._ready.discard(scope)
             if scope.cancelled_caught:
                 raise Postponed
-            if row is not None:
-                await self._ring(row)
+            if turn is not None:
+                await self._ring(*turn)
         finally:
             self._being_placed.discard(row_id)
             self._tell_freed()
 
-    async def _next_to_ring(self, row_id: int) -> Row | None:
-        """Returns when it is this row's turn; with None where it is not to be dialled by this job."""
+    async def _next_to_ring(self, row_id: int) -> tuple[Row, float] | None:
+        """Returns when this row's call must be begun, with the moment at which it may leave.
+
+        None where it is not to be dialled by this job.
+        """
         if self._is_ending():
             raise Postponed
         (row,) = await self._ledger.load([row_id])
@@ -303,8 +306,10 @@ class Worker:
         while True:
             while (seconds := self._has_to_wait(row)) is not None:  # noqa: ASYNC110  # clocks and people change it
                 await asyncio.sleep(min(max(seconds, 0.1), LOOK_AGAIN))
-            if not self._controls.is_metered or await self._turns.take():
-                return row
+            if not self._controls.is_metered:
+                return row, math.inf
+            if (moment := await self._turns.take()) is not None:
+                return row, moment
 
     def _has_to_wait(self, row: Row) -> float | None:
         """Seconds until the phone may begin to ring, for all that is known now; None where it may."""
@@ -321,11 +326,16 @@ class Worker:
         self.progress.waiting_for = f"the hours: from {opens_at:%Y-%m-%d %H:%M %Z} on"
         return (opens_at - datetime.now(UTC)).total_seconds()
 
-    async def _ring(self, row: Row) -> None:
+    async def _ring(self, row: Row, moment: float) -> None:
         """Raises `Postponed` where the row is to be dialled still, by whoever comes next."""
-        standing = row.standing
+        standing, began = row.standing, anyio.current_time()
+
+        async def ready() -> None:
+            if not await self._turns.arrive(moment, began):
+                raise NotSent("its turn has passed, and there was no other")
+
         try:
-            standing = await place(self._ledger, self._client, row, check=lambda: self._check(row))
+            standing = await place(self._ledger, self._client, row, check=lambda: self._check(row), ready=ready)
             self._pause = BACKOFF
         except (NotSent, IllegalMove):
             pass  # somebody else has moved it, or it is placed later
@@ -340,7 +350,7 @@ class Worker:
     async def _settle(self, row: Row, standing: Standing) -> None:
         if standing.state is RowState.QUEUED:
             if self._controls.turns_left < math.inf:
-                await self._shared.change(controls.given_back())
+                await self._shared.change(controls.given_back(1))
             raise Postponed
         if standing.state is RowState.PLACED:
             self._placed.add(row.id)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from tenios_async.batch.controls import given_back
+
 if TYPE_CHECKING:
     from tenios_async.batch.shared import Shared
 
 LATE: Final = 0.02
-"""Seconds after its moment in which a turn may be taken; later it is void, or a worker that stalled would catch up in
-one burst."""
+"""Seconds after its moment in which a turn may be taken; later it is void, or whoever stalled would catch up in a
+burst."""
 ASK_AGAIN: Final = 0.1
 """Seconds after which somebody who got no turn may ask again."""
+LONGEST_LEAD: Final = 0.4
+"""Seconds before its moment at which a call is begun at the most: the intent must be written when the moment comes."""
+FADING: Final = 0.95
+"""Of the lead, with each call whose intent took less."""
+AFTER_INTENT: Final = 3.0
+"""Seconds for which a call whose intent is written waits for another turn, if its own has passed meanwhile."""
 
 
 class Turns:
@@ -29,31 +38,71 @@ class Turns:
         self._queue = anyio.Lock()
         self._drawn: deque[float] = deque()
         self._waiting = 0
+        self._voided = 0
+        self._lead = 0.0
 
-    async def take(self) -> bool:
-        """Returns at this caller's moment, or some time later with false: there was none, look why."""
+    async def take(self) -> float | None:
+        """The moment of this caller's turn, when its call must be begun. Infinite: it may leave at once.
+
+        None some time later: there was no turn, look why.
+        """
         self._waiting += 1
         try:
             async with self._queue:
-                moment = await self._next()
-                if moment is None:
+                if (moment := await self._next()) is None:
                     await anyio.sleep(ASK_AGAIN)
-                    return False
-                await anyio.sleep_until(moment)
-                return True
+                    return None
+                if moment < math.inf:
+                    await anyio.sleep_until(moment - self._lead)
+                return moment
         finally:
             self._waiting -= 1
 
+    async def arrive(self, moment: float, began: float) -> bool:
+        """Returns at that moment, or where it has passed at that of another turn; false where there was none.
+
+        Args:
+            moment: what `take` gave.
+            began: when the call was begun whose intent is written now.
+        """
+        now = anyio.current_time()
+        give_up = now + AFTER_INTENT
+        self._lead = min(max(now - began, self._lead * FADING), LONGEST_LEAD)
+        found: float | None = moment
+        while found is None or not await _is_at(found):
+            self._voided += found is not None
+            if anyio.current_time() > give_up:
+                return False
+            async with self._queue:
+                if (found := await self._next()) is None:
+                    await anyio.sleep(ASK_AGAIN)
+        return True
+
     async def _next(self) -> float | None:
         """The next moment that is not over; None where there is none for now."""
-        while self._drawn:
-            if (moment := self._drawn.popleft()) >= anyio.current_time() - LATE:
-                return moment
-        asked = anyio.current_time()
-        if (drawn := await self._shared.draw(self._waiting)) is None:
-            return None
-        count, first, gap = drawn
-        # The database said so at some moment between the question and the answer.
-        began = (asked + anyio.current_time()) / 2 + first
-        self._drawn.extend(began + number * gap for number in range(count))
-        return self._drawn.popleft()
+        while True:
+            while self._drawn:
+                if (moment := self._drawn.popleft()) >= anyio.current_time() - LATE:
+                    return moment
+                self._voided += 1
+            if self._voided:  # they were not used, and do not count towards a limit
+                voided, self._voided = self._voided, 0
+                await self._shared.change(given_back(voided))
+            asked = anyio.current_time()
+            if (drawn := await self._shared.draw(max(1, self._waiting))) is None:
+                return None
+            count, first, gap = drawn
+            if not gap:  # there is a limit and no rate: one moment is as good as another
+                self._drawn.extend([math.inf] * count)
+                continue
+            # The database said so at some moment between the question and the answer.
+            began = (asked + anyio.current_time()) / 2 + first
+            self._drawn.extend(began + number * gap for number in range(count))
+
+
+async def _is_at(moment: float) -> bool:
+    """Waits for it; whether it was not missed."""
+    if math.isinf(moment):
+        return True
+    await anyio.sleep_until(moment)
+    return anyio.current_time() - moment <= LATE

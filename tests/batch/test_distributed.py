@@ -477,7 +477,7 @@ async def test_what_holds_is_felt_with_the_next_turn(town):
         held = await shared.controls()
         assert (held.rate, held.turns_left, held.max_unknown, held.is_metered) == (1000, 0, 0.5, True)
         assert held.hours == Hours.parse("9-18", tz="Europe/Berlin")
-        await shared.change(controls.given_back())
+        await shared.change(controls.given_back(1))
         for braking, releasing in [
             (controls.paused(is_paused=True), controls.paused(is_paused=False)),
             (controls.stopped("x"), controls.going_on()),
@@ -493,22 +493,59 @@ async def test_what_holds_is_felt_with_the_next_turn(town):
         assert (await shared.controls()).stopped == "y"
 
 
+class Given:
+    """Turns as they are laid down: how many, in how many seconds the first is, and the gap."""
+
+    def __init__(self, *given):
+        self.given, self.back = list(given), 0
+
+    async def draw(self, wanted):
+        return self.given.pop(0) if self.given else None
+
+    async def change(self, setting):
+        (count,) = setting.values
+        self.back += count
+
+
 async def test_a_turn_that_is_over_is_void():
     """A worker that stalled does not catch up in one burst."""
+    given, loop = Given((5, -1.0, 0.25)), asyncio.get_running_loop()
+    turns = Turns(given)
+    assert await turns.take() == pytest.approx(loop.time(), abs=0.2)  # the fifth of the five
+    assert await turns.take() is None
+    assert given.back == 4
 
-    class Given:
-        draws = 0
 
-        async def draw(self, wanted):
-            self.draws += 1
-            return (5, -1.0, 0.25) if self.draws == 1 else (1, 0.0, 0.25)
+async def test_without_a_rate_one_moment_is_as_good_as_another():
+    turns = Turns(Given((2, 0.0, 0.0)))
+    for _ in range(2):
+        moment = await turns.take()
+        assert math.isinf(moment)
+        assert await turns.arrive(moment, -60)
 
-    given = Given()
-    turns, loop = Turns(given), asyncio.get_running_loop()
+
+async def test_a_call_leaves_at_its_moment_however_long_its_intent_takes():
+    turns, loop = Turns(Given((1, 0.3, 1.0), (1, 0.5, 1.0), (1, 0.5, 1.0))), asyncio.get_running_loop()
     began = loop.time()
-    assert await turns.take()
-    assert loop.time() - began < 0.1  # the fifth of the first five
-    assert given.draws == 1
+    moment = await turns.take()
+    assert moment == pytest.approx(began + 0.3, abs=0.1)
+    assert loop.time() >= moment  # nothing is known of intents yet
+    begun = loop.time()
+    await asyncio.sleep(0.2)  # this one takes long: its moment has passed, and it gets another
+    assert await turns.arrive(moment, begun)
+    assert loop.time() - begun == pytest.approx(0.7, abs=0.1)
+    moment = await turns.take()  # the next one is begun so much earlier
+    assert moment - loop.time() == pytest.approx(0.2, abs=0.1)
+    assert await turns.arrive(moment, loop.time())
+    assert loop.time() >= moment
+
+
+async def test_a_call_whose_intent_is_written_does_not_wait_for_ever_for_a_turn(monkeypatch):
+    from tenios_async.batch import turns as room
+
+    monkeypatch.setattr(room, "AFTER_INTENT", 0.2)
+    turns, loop = Turns(Given()), asyncio.get_running_loop()
+    assert not await turns.arrive(loop.time() - 1, loop.time())
 
 
 @pytest.mark.parametrize(
