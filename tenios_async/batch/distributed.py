@@ -183,7 +183,7 @@ class Worker:
                 if self._counting and anyio.current_time() - counted >= COUNT_EVERY:
                     self.progress.count(await self._ledger.tally())
                     counted = anyio.current_time()
-            except LedgerError as error:
+            except Exception as error:  # without this nobody would notice that all has ended
                 self._fail(error)
                 return
             await asyncio.sleep(ATTEND_EVERY)
