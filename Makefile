@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch bench-distributed soak soak-distributed clean
+.PHONY: help demo example-web test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch bench-distributed soak soak-distributed dist test-wheel clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,20 +17,26 @@ $(READY): pyproject.toml
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip --disable-pip-version-check install -q --upgrade 'pip>=25.1'
-	@$(BIN)/pip --disable-pip-version-check install -q -e '.[cli,distributed,phone,simulator]' --group dev
+	@$(BIN)/pip --disable-pip-version-check install -q -e '.[cli,distributed,otel,phone,simulator]' --group dev
 	@touch $@
 
 demo: $(READY) ## place callbacks against a simulator on this machine and watch each to its end
 	@$(BIN)/tenios demo
 
+example-web: $(READY) ## a web page with a "call me back" form, beside a simulator; ARGS="--port 8080" for another port
+	@cd examples && ../$(BIN)/python -m web_callback.demo $(ARGS)
+
 test: $(READY) ## the whole test suite
 	@$(BIN)/python -m pytest
 
-check: $(READY) ## ruff, mypy and pyright
+check: $(READY) ## ruff, mypy and pyright, also over tests/typing, which pins the public face
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	@$(BIN)/pyright --warnings
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes tenios_async --ignoreexternal >$(VENV)/.types || { cat $(VENV)/.types; exit 1; }
+	@grep completeness $(VENV)/.types
 
 format: $(READY) ## let ruff format and mend what it can
 	@$(BIN)/ruff format .
@@ -42,8 +48,9 @@ coverage: $(READY) ## the suite with branch coverage
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
-pictures: $(READY) ## render docs/watch.svg from the real program
+pictures: $(READY) ## render docs/watch.svg and docs/web-*.png from the real programs; the latter with Chromium
 	@$(BIN)/python docs/render_watch.py docs/watch.svg
+	@$(BIN)/python docs/render_web.py docs
 
 $(BENCH): $(READY)
 	@$(BIN)/pip --disable-pip-version-check install -q --group bench
@@ -64,14 +71,21 @@ bench-monitor: $(BENCH) ## memory, CPU and lag of a hundred thousand callbacks a
 bench-batch: $(BENCH) ## contacts a second that a campaign works off, beside httpx and gather; 3 minutes
 	@$(BIN)/python benchmarks/campaign.py $(ARGS)
 
-bench-distributed: $(BENCH) ## contacts a second that several workers work off together, and their rate limit; needs PostgreSQL; 10 minutes
+bench-distributed: $(BENCH) ## several workers on PostgreSQL, which must be there, and their rate limit; 10 minutes
 	@$(BIN)/python benchmarks/distributed.py $(ARGS)
 
 soak: $(READY) ## kill -9 in the middle of campaigns, 3,000 times; ARGS="--kills 10000 --seed 7" for more
 	@$(BIN)/python tests/batch/kills.py $(ARGS)
 
-soak-distributed: $(READY) ## what happens to several machines and their database, for half an hour; ARGS="--minutes 5 --seed 7"; needs PostgreSQL
+soak-distributed: $(READY) ## disasters of machines and PostgreSQL, which must be there; ARGS="--minutes 5 --seed 7" for less
 	@$(BIN)/python tests/batch/disasters.py $(ARGS)
+
+dist: $(READY) ## sdist and wheel in dist/, without a network
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+
+test-wheel: dist ## the wheel in clean environments: alone, with each extra, with its lowest dependencies; a minute
+	@$(BIN)/python tests/packaging/wheel.py dist/*.whl
 
 clean: ## remove what make made
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

@@ -150,6 +150,7 @@ def main() -> int:
         return 0
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only-rate", action="store_true", help="the rate limit and nothing else")
     parser.add_argument("--quick", action="store_true", help="a smoke run, too short to judge by")
     options = parser.parse_args()
     contacts, rated = (300, 200) if options.quick else (CONTACTS, RATED)
@@ -163,24 +164,32 @@ def main() -> int:
     with running() as server:
         for round_ in range(1 if options.quick else options.rounds):
             say(f"round {round_ + 1}")
+            limited.append(sample(server.url(f"rate{round_}"), WORKERS[-1], rated, core, RATE))
+            if options.only_rate:
+                continue
             local.append(sample_local("ours", contacts, core))
             for workers in WORKERS:
                 found[workers].append(sample(server.url(f"n{round_}_{workers}"), workers, contacts, core))
-            limited.append(sample(server.url(f"rate{round_}"), WORKERS[-1], rated, core, RATE))
     for label, value in machine("h11, the simulator", is_apart=False).items():
         print(f"- {label}: {value}")
-    print("\n| | contacts a second | CPU for each (µs) |\n|---|---:|---:|")
-    show("one program, SQLite", local)
-    for workers, samples in found.items():
-        show(f"{workers} worker{'s' if workers > 1 else ''}, PostgreSQL", samples)
-    size = statistics.median(sample_["bytes"] for samples in found.values() for sample_ in samples)
-    print(f"\na contact takes {size:,.0f} bytes in the ledger's tables and their indexes")
+    if not options.only_rate:
+        show_pace(local, found)
     most = max(sample_["worst"] for sample_ in limited)
     pace = statistics.median(sample_["per_second"] for sample_ in limited)
     print(f"\n{RATE:g} calls a second over {WORKERS[-1]} workers: {pace:.1f}, in the worst second {most}")
     is_kept = most <= RATE * (1 + ALLOWED)
     print(f"within {ALLOWED:.0%} of the limit: {'yes' if is_kept else 'NO'}")
     return 0 if options.quick or is_kept else 1
+
+
+def show_pace(local: list[dict[str, float]], found: dict[int, list[dict[str, Any]]]) -> None:
+    """The table, and what a contact takes."""
+    print("\n| | contacts a second | CPU for each (µs) |\n|---|---:|---:|")
+    show("one program, SQLite", local)
+    for workers, samples in found.items():
+        show(f"{workers} worker{'s' if workers > 1 else ''}, PostgreSQL", samples)
+    size = statistics.median(sample_["bytes"] for samples in found.values() for sample_ in samples)
+    print(f"\na contact takes {size:,.0f} bytes in the ledger's tables and their indexes")
 
 
 def show(name: str, samples: list[dict[str, Any]]) -> None:

@@ -27,6 +27,7 @@ from tenios_async._models import (
     CallbackAttempt,
     CallbackRequest,
     CallbackResult,
+    Connections,
     Transition,
     mask_number,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "CallbackWatch",
     "ClientMisuse",
     "ConnectionFailed",
+    "Connections",
     "Ended",
     "Event",
     "InvalidRequest",

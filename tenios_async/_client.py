@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 import os
 import warnings
@@ -30,6 +29,7 @@ from tenios_async._models import (
 from tenios_async._monitor import CallbackMonitor
 from tenios_async._placing import Placing
 from tenios_async._polling import Polling
+from tenios_async._records import log, record
 from tenios_async._rooms import Rooms, running_asyncio_loop
 from tenios_async._turns import Turns
 from tenios_async._watch import CameBack, Emit, Poll, Sleep, Stop, WatchMachine
@@ -48,13 +48,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
-    import httpx
-
     from tenios_async._errors import WatchInterrupted
+    from tenios_async._exchange import HttpClient
     from tenios_async._lifecycle import CallbackStatus
+    from tenios_async._models import Connections
     from tenios_async._wire import Body
-
-_log = logging.getLogger("tenios_async")
 
 INIT_TIMEOUT = 30.0
 """Seconds, connect included."""
@@ -128,7 +126,7 @@ class TeniosClient:
         access_key: str | None = None,
         *,
         base_url: str | None = None,
-        http_client: httpx.AsyncClient | None = None,
+        http_client: HttpClient | None = None,
         timeout: float | None = None,
         max_connections: int = _MAX_CONNECTIONS,
         ssl_context: ssl.SSLContext | None = None,
@@ -201,6 +199,14 @@ class TeniosClient:
         method of httpx or httpcore: a mock then sees the request.
         """
         return self._rooms.name
+
+    @property
+    def connections(self) -> Connections | None:
+        """How much of the pool is in use now, for dashboards. May be read at any time and from any thread.
+
+        None before it is opened, after `aclose()`, and where requests travel by httpx, which does not tell.
+        """
+        return None if self._closed else self._rooms.connections
 
     @property
     def is_closed(self) -> bool:
@@ -282,8 +288,6 @@ class TeniosClient:
             self._placings.discard(placing)
             outcome = attempt.outcome or AttemptOutcome.NOT_SENT
             error = attempt.error if isinstance(attempt.error, TeniosError) else None
-            key = attempt.callback and mask_numbers(attempt.callback.key)
-            _log.debug("init ended as %s, callback %s", outcome, key)
             self._tell(Placed(outcome, attempt.callback, error, anyio.current_time() - began))
 
     async def callback_status(self, callback: Callback | int | str, *, timeout: float | None = None) -> CallbackStatus:
@@ -488,14 +492,20 @@ class TeniosClient:
             return
         self._strange.add(status)
         shown = body.redact(str(status))
-        _log.warning("TENIOS answered a state this version does not know: %r; it is passed on as it is", shown)
+        fields = {"tenios_event": "strange_status", "tenios_status": shown}
+        text = "TENIOS answered a state this version does not know: %r; it is passed on as it is"
+        log.warning(text, shown, extra=fields)
+
+    def _redact(self, text: str) -> str:
+        return mask_numbers(self._key.remove_from(text))
 
     def _tell(self, event: Event) -> None:
+        record(event, self._redact)
         for observer in self._observers:
             try:
                 observer(event)
             except Exception:  # an observer must not end a call
-                _log.exception("an observer raised")
+                log.exception("an observer raised", extra={"tenios_event": "observer_failed"})
 
 
 def _chance() -> float:

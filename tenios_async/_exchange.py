@@ -135,6 +135,23 @@ class Exchange(Protocol):
         ...
 
 
+class HttpClient(Protocol):
+    """An `httpx.AsyncClient` or an `httpx2.AsyncClient`, as type checkers see both: what this room uses of them."""
+
+    def build_request(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: Any = ...,
+        headers: Any = ...,
+        timeout: Any = ...,
+        extensions: Any = ...,
+    ) -> Any: ...
+
+    async def send(self, request: Any, *, stream: bool = ..., auth: Any = ..., follow_redirects: Any = ...) -> Any: ...
+
+
 class HttpxExchange:
     """The room over the caller's httpx (or httpx2) client, which stays the caller's: never closed, never changed.
 
@@ -143,10 +160,10 @@ class HttpxExchange:
         base_url: without a slash at its end.
     """
 
-    def __init__(self, http_client: httpx.AsyncClient, base_url: str) -> None:
+    def __init__(self, http_client: HttpClient, base_url: str) -> None:
         self._package: Any = package_of(http_client)
         self.name: str = self._package.__name__
-        self._client = http_client
+        self._client = cast("httpx.AsyncClient", http_client)
         self._base_url = base_url
         self._under_way: set[anyio.CancelScope] = set()
 

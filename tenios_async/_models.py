@@ -256,6 +256,23 @@ class CallbackResult:
         return FAILED_PARTY.get(self.status)
 
 
+@attrs.frozen
+class Connections:
+    """The connections of a client's pool, at one moment.
+
+    Attributes:
+        limit: how many may be open at once.
+        in_use: those that are being opened or have a request under way.
+        idle: those kept open for the next request.
+        waiting: requests that wait for one.
+    """
+
+    limit: int
+    in_use: int
+    idle: int
+    waiting: int
+
+
 class AttemptOutcome(enum.StrEnum):
     """What became of one attempt to place a callback."""
 

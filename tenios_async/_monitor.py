@@ -37,6 +37,8 @@ HEADROOM = 0.95
 """Of the rate limit that is planned with, so that looks which are late catch up."""
 QUEUED_AHEAD = 2.0
 """Seconds' worth of looks that may wait for a turn under the rate limit; the others wait here, where order is kept."""
+EARLY_AT_ONCE = 16
+"""Looks that are nearly due and are made with one that is: a monitor that is always awake needs no more company."""
 RECONSIDER = 1.0
 """Seconds after which a stretch is reckoned anew where no look comes back sooner: the rate may have recovered."""
 
@@ -70,6 +72,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._failure: BaseException | None = None
         self._stretch = self._stretch_of_all = 1.0
         self._is_limited = False
+        self._early_left = 0
         self._demand = 0.0  # looks a second, were nothing stretched
 
     def __len__(self) -> int:
@@ -257,6 +260,7 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _ring(self) -> None:
         self._alarm = None
+        self._early_left = EARLY_AT_ONCE
         if self._is_limited:
             self._adapt()
         self._dispatch()
@@ -271,10 +275,12 @@ class CallbackMonitor(AsyncIterator[Result]):
         now = self._time()
         while self._looks and len(self._results) < self._max_in_flight and not (self._is_over or self._failure):
             due, _, machine = self._looks[0]
-            if due - now >= max(RESOLUTION, 0.0 if self._is_limited else machine.slack):
-                self._set_alarm(due)
-                return None
-            # Who is awake makes a look that is nearly due too: two at once cost little more than one.
+            if due - now >= RESOLUTION:
+                # Who is awake makes looks that are nearly due too: together they cost little more than one.
+                if due - now > machine.slack or not self._early_left or self._is_limited:
+                    self._set_alarm(due)
+                    return None
+                self._early_left -= 1
             heapq.heappop(self._looks)
             if (poll := self._go_on(machine, max(now, due))) is not None:
                 return machine, poll

@@ -52,7 +52,9 @@ def _check_positive(_: object, attribute: attrs.Attribute[float], value: float) 
     _positive(attribute.name, value)
 
 
-def _weights(given: Mapping[str, float] | Iterable[tuple[str, float]]) -> tuple[tuple[CallbackStatus, float], ...]:
+def _weights(
+    given: Mapping[str, float] | Mapping[CallbackStatus, float] | Iterable[tuple[str, float]],  # a key is invariant
+) -> tuple[tuple[CallbackStatus, float], ...]:
     pairs = sorted((CallbackStatus(state), weight) for state, weight in dict(given).items())
     for state, weight in pairs:
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:

@@ -23,6 +23,7 @@ from tenios_async._exchange import (
     describe,
     without_frames,
 )
+from tenios_async._models import Connections
 from tenios_async._reader import AnswerReader
 from tenios_async._wire import is_address
 
@@ -67,7 +68,7 @@ class PoolExchange:
         self._make_ssl_context = make_ssl_context
         self._ssl_context: ssl.SSLContext | None = None
         # A slot is what a connection needs to be open. It is free, or held by a request, or by an idle connection.
-        self._free_slots = max_connections
+        self._max_connections = self._free_slots = max_connections
         self._idle: dict[_Connection, None] = {}  # a stack
         self._waiters: OrderedDict[asyncio.Future[_Connection | None], None] = OrderedDict()
         self._open: set[_Connection] = set()
@@ -97,6 +98,13 @@ class PoolExchange:
             return await connection.ask(self._head(path), body, deadline)
         finally:
             self._release(connection)
+
+    @property
+    def connections(self) -> Connections:
+        """How many are in use now; may be asked from another thread, which gets it about right."""
+        idle = len(self._idle)
+        in_use = max(0, self._max_connections - self._free_slots - idle)
+        return Connections(self._max_connections, in_use, idle, len(self._waiters))
 
     async def aclose(self) -> None:
         """Drops every connection; requests under way fail. Returns when the last is gone."""

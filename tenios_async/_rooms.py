@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
 
-    import httpx
-
-    from tenios_async._exchange import Exchange
+    from tenios_async._exchange import Exchange, HttpClient
+    from tenios_async._models import Connections
     from tenios_async._pool import PoolExchange
 
 _log = logging.getLogger("tenios_async")
@@ -43,7 +42,7 @@ class Rooms:
         self,
         base_url: str,
         *,
-        http_client: httpx.AsyncClient | None,
+        http_client: HttpClient | None,
         ssl_context: ssl.SSLContext | None,
         max_connections: int,
         user_agent: str,
@@ -71,6 +70,11 @@ class Rooms:
             return self._callers.name
         return "pool" if self._reason() is None else "httpx"
 
+    @property
+    def connections(self) -> Connections | None:
+        """Those of the pool, if it was entered."""
+        return None if self._pool is None else self._pool.connections
+
     def enter(self) -> Exchange:
         """The room for a request that is about to be sent."""
         if self._callers is not None:
@@ -82,7 +86,9 @@ class Rooms:
         room: Exchange = self._enter_pool() if reason is None else self._enter_httpx()
         if room is not self._last:
             self._last = room
-            _log.debug("requests travel by %s: %s", room.name, reason or "asyncio, no proxy, nothing patched")
+            reason = reason or "asyncio, no proxy, nothing patched"
+            fields = {"tenios_event": "transport", "tenios_transport": room.name, "tenios_reason": reason}
+            _log.debug("requests travel by %s: %s", room.name, reason, extra=fields)
         return room
 
     async def aclose(self) -> None:

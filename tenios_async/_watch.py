@@ -38,8 +38,8 @@ NOT_FOUND_GRACE = 30.0
 """Seconds after placing in which NotFound may mean that TENIOS has not caught up with itself yet."""
 BACKOFF_MAX = 15.0
 """Seconds between two failed polls, at most, doubling from 1; google-api-core's polls end at 20."""
-SLACK = 0.03
-"""Of a wait: well within its jitter, so that it costs the schedule nothing."""
+SLACK = 0.2
+"""Of a wait: by how much a look may be early. That costs the schedule 2 % (half of its square) and saves a wake-up."""
 
 RESOLUTION = 0.001
 """Seconds too short to sleep: what event loops round to (epoll's timeout counts milliseconds)."""

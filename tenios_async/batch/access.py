@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tenios_async import Callback
-    from tenios_async.batch.row import NewRow, Row
+    from tenios_async.batch.row import NewRow, Resolution, Row
     from tenios_async.batch.standing import RowState
 
 
@@ -54,6 +54,14 @@ class Access(Protocol):
 
     def queued(self, limit: int, after: int = 0) -> list[Row]:
         """The next rows to dial, by their number."""
+        ...
+
+    def last(self) -> int:
+        """The number of its last row, 0 where there is none."""
+        ...
+
+    def resolutions(self) -> dict[int, Resolution]:
+        """What was said last of each row, by its number."""
         ...
 
     def rows(self, *states: RowState) -> Iterator[Row]:

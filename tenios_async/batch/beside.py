@@ -14,7 +14,7 @@ import sys
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from tenios_async.batch.errors import LedgerRefused
+from tenios_async.batch.errors import LedgerInUse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,17 +34,17 @@ def beside(ledger: Path) -> Path:
 class Beside:
     """The right to write, for as long as this process lives and holds the file open, suspended or not.
 
-    Raises `LedgerRefused` where somebody else has it.
+    Raises `LedgerInUse` where somebody else has it.
     """
 
     def __init__(self, ledger: Path) -> None:
         path = beside(ledger)
-        self._file = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+        self._file = _open(path)
         try:
             _lock(self._file)
         except OSError:
             self.release()
-            raise LedgerRefused(
+            raise LedgerInUse(
                 f"{ledger} is in use: another program is writing to it (held by {path.name}); end that one first"
             ) from None
 
@@ -87,11 +87,16 @@ def record_beside(ledger: Path, identity: bytes, commits: int) -> None:
     """The same for who writes without the lock, in the middle of a run: `resolve`. Raises OSError."""
     if (witnessed(ledger, identity) or 0) >= commits:
         return
-    file = os.open(beside(ledger), os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600)
+    file = _open(beside(ledger))
     try:
         _write(file, identity, commits)
     finally:
         os.close(file)
+
+
+def _open(path: Path) -> int:
+    flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)  # as the system has them
+    return os.open(path, flags, 0o600)
 
 
 def _write(file: int, identity: bytes, commits: int) -> None:

@@ -15,10 +15,12 @@ import attrs
 
 from tenios_async.batch.contacts import BadRow, Contact, is_json, read_contacts, writing_rejects
 from tenios_async.batch.errors import LedgerRefused
+from tenios_async.batch.files import check_replaceable
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.numbers import Numbers, read_opt_outs
+from tenios_async.batch.progress import Progress
 from tenios_async.batch.row import NewRow
-from tenios_async.batch.runner import Progress, Runner
+from tenios_async.batch.runner import Runner
 from tenios_async.batch.sqlite import SQLiteLedger
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 KIND = "campaign"
 AT_ONCE = 1000
-"""Lines of a contacts file that are read and written in one piece."""
+"""Lines of a list that are read and written in one piece."""
 
 
 class TooManyRejects(ValueError):
@@ -71,7 +73,7 @@ class Campaign:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.ledger = SQLiteLedger(path)
+        self.ledger: SQLiteLedger = SQLiteLedger(path)
         """Where everything is written down."""
         self._runner: Runner | None = None
         self._is_running = False
@@ -105,12 +107,14 @@ class Campaign:
         Raises `LedgerRefused`, `ValueError` for a file that cannot be read, and `TooManyRejects`.
         """
         numbers = Numbers(region, prefixes)
+        if rejects is not None:
+            check_replaceable(Path(rejects), path, contacts, opt_out)
         taken = Taken()
 
         def fill(ledger: LedgerFile) -> None:
             nonlocal taken
             with ledger.transaction():
-                taken = take(
+                taken, source = take(
                     ledger,
                     Path(contacts),
                     numbers,
@@ -119,8 +123,9 @@ class Campaign:
                     rejects=rejects,
                     max_bad=max_bad,
                 )
+                ledger.put_facts(source)
 
-        LedgerFile.create(path, facts_of(Path(contacts), callback_config_id, region, prefixes), fill)
+        LedgerFile.create(path, facts_of(callback_config_id, region, prefixes), fill)
         return taken
 
     @staticmethod
@@ -134,11 +139,14 @@ class Campaign:
         max_bad: float = math.inf,
     ) -> Taken:
         """Adds contacts, by the rules of the campaign. Not while it runs. Arguments and errors as of `create`."""
+        if rejects is not None:
+            check_replaceable(Path(rejects), path, contacts, opt_out)
         with LedgerFile.write(path) as ledger:
             facts = campaign_facts(ledger)
             numbers = Numbers(facts["region"], facts["prefixes"])
             with ledger.transaction():
-                return take(
+                after = ledger.last()
+                taken, source = take(
                     ledger,
                     Path(contacts),
                     numbers,
@@ -147,6 +155,8 @@ class Campaign:
                     rejects=rejects,
                     max_bad=max_bad,
                 )
+                ledger.put_facts({"added": [*facts.get("added", []), {"after": after, **source}]})
+            return taken
 
     async def __aenter__(self) -> Self:
         await self.ledger.__aenter__()
@@ -198,9 +208,7 @@ class Campaign:
         """
         if self._is_running:
             raise RuntimeError("this campaign is running already")
-        opt_outs: Collection[str] = ()
-        if opt_out is not None:
-            opt_outs = read_opt_outs(Path(opt_out), Numbers(self.ledger.facts["region"], self.ledger.facts["prefixes"]))
+        opt_outs = read_campaign_opt_outs(self.ledger.facts, opt_out)
         self._runner = Runner(
             self.ledger,
             client,
@@ -226,16 +234,14 @@ class Campaign:
             self._runner.stop(reason)
 
 
-def facts_of(contacts: Path, callback_config_id: str, region: str | None, prefixes: Collection[str]) -> dict[str, Any]:
-    """What is laid down about a campaign when it is made."""
+def facts_of(callback_config_id: str, region: str | None, prefixes: Collection[str]) -> dict[str, Any]:
+    """What is laid down about a campaign before its list is read."""
     return {
         "kind": KIND,
         "created_at": datetime.now(UTC).isoformat(),
         "callback_config_id": callback_config_id,
         "region": region,
         "prefixes": list(prefixes),
-        "source": contacts.name,
-        "source_sha256": _digest(contacts),
     }
 
 
@@ -244,6 +250,11 @@ def campaign_facts(ledger: Access) -> Mapping[str, Any]:
     if ledger.facts.get("kind") != KIND:
         raise LedgerRefused(f"{ledger.where} is no campaign; it was made for place_once")
     return ledger.facts
+
+
+def read_campaign_opt_outs(facts: Mapping[str, Any], opt_out: Path | str | None) -> Collection[str]:
+    """The numbers in an opt-out list, by the rules of the campaign. Raises `ValueError`."""
+    return () if opt_out is None else read_opt_outs(Path(opt_out), Numbers(facts["region"], facts["prefixes"]))
 
 
 def take(
@@ -255,8 +266,12 @@ def take(
     opt_out: Path | str | None,
     rejects: Path | str | None,
     max_bad: float,
-) -> Taken:
-    """Reads a contacts file into a ledger, within a transaction. Arguments and errors as of `Campaign.create`."""
+) -> tuple[Taken, dict[str, str]]:
+    """Reads a list into a ledger, within a transaction, and gives the facts about the file too.
+
+    Arguments and errors as of `Campaign.create`.
+    """
+    digest = hashlib.sha256()
     config_id = ledger.facts["callback_config_id"]
     opted_out: Collection[str] = () if opt_out is None else read_opt_outs(Path(opt_out), numbers)
     counts: Counter[str] = Counter()
@@ -264,7 +279,9 @@ def take(
         reject: Callable[[BadRow], None] = _forget
         if rejects is not None:
             reject = stack.enter_context(writing_rejects(Path(rejects), as_json=is_json(contacts)))
-        everybody = read_contacts(contacts, callback_config_id=config_id, numbers=numbers, columns=columns)
+        everybody = read_contacts(
+            contacts, callback_config_id=config_id, numbers=numbers, columns=columns, digest=digest
+        )
         while some := list(islice(everybody, AT_ONCE)):
             wanted = [
                 NewRow(found.request.callback_number, found.request, found.line, found.extra)
@@ -291,13 +308,19 @@ def take(
                     reject(found.rejected("this number is in the campaign already"))
     result = Taken(**counts)
     ledger.put_facts({"rejected": ledger.facts.get("rejected", 0) + result.rejected})
-    return result
+    return result, {"source": contacts.name, "source_sha256": digest.hexdigest()}
+
+
+def list_of(facts: Mapping[str, Any], row_id: int) -> str:
+    """The name of the file that a row came from."""
+    added = [found["source"] for found in facts.get("added", []) if found["after"] < row_id]
+    return str(added[-1] if added else facts.get("source", ""))
+
+
+def list_names(facts: Mapping[str, Any]) -> list[str]:
+    """The names of all files that a campaign was made of."""
+    return [str(facts.get("source", "")), *(str(found["source"]) for found in facts.get("added", []))]
 
 
 def _forget(_: BadRow) -> None:
     """For those who want no list of what was rejected."""
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import attrs
 
@@ -86,6 +86,13 @@ class Contact:
         return BadRow(self.line, reason, self.fields)
 
 
+class Digest(Protocol):
+    """As `hashlib` makes them."""
+
+    def update(self, data: bytes, /) -> None:
+        """Takes more bytes."""
+
+
 Found: TypeAlias = Contact | BadRow
 
 
@@ -95,7 +102,12 @@ def is_json(path: Path) -> bool:
 
 
 def read_contacts(
-    path: Path, *, callback_config_id: str, numbers: Numbers, columns: Mapping[str, str] | None = None
+    path: Path,
+    *,
+    callback_config_id: str,
+    numbers: Numbers,
+    columns: Mapping[str, str] | None = None,
+    digest: Digest | None = None,
 ) -> Iterator[Found]:
     """Everybody in a file, in order.
 
@@ -105,6 +117,7 @@ def read_contacts(
         callback_config_id: for those that name none.
         numbers: how numbers are written, and which may be called.
         columns: the API's names of fields, and the file's of its columns, where they are not the same.
+        digest: is given every byte.
 
     Raises `SourceError`, with the line, where the file cannot be read on, and `OSError`.
     """
@@ -113,11 +126,11 @@ def read_contacts(
         raise ValueError(f"there is no field {unknown[0]!r}; fields are {', '.join(_FIELDS)}")
     is_empty = True
     if is_json(path):
-        for record in _json_records(path):
+        for record in _json_records(_lines(path, digest)):
             is_empty = False
             yield _found(record, _mapping(record[1], columns), callback_config_id, numbers)
     else:
-        header, records = _csv_records(path)
+        header, records = _csv_records(path, _lines(path, digest))
         mapping = _mapping_of_header(path, header, columns)
         for record in records:
             is_empty = False
@@ -143,11 +156,13 @@ _Record: TypeAlias = tuple[int, dict[str, Any], str | None]
 """The line where it begins, its cells by the names of their columns, and what is wrong with it."""
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path, digest: Digest | None) -> Iterator[str]:
     with path.open("rb") as file:
         line = 0
         while raw := file.readline(LONGEST_LINE + 1):
             line += 1
+            if digest is not None:
+                digest.update(raw)
             if line == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise SourceError(path, 1, "this is UTF-16; save it as UTF-8")
             if len(raw) > LONGEST_LINE:
@@ -160,9 +175,8 @@ def _lines(path: Path) -> Iterator[str]:
                 raise SourceError(path, line, "it is not UTF-8; save the file as UTF-8") from None
 
 
-def _csv_records(path: Path) -> tuple[list[str], Iterator[_Record]]:
+def _csv_records(path: Path, lines: Iterator[str]) -> tuple[list[str], Iterator[_Record]]:
     """The header, and what follows it."""
-    lines = _lines(path)
     head = next(lines, None)
     if head is None:
         raise SourceError(path, 1, "the file is empty")
@@ -190,7 +204,7 @@ def _csv_rows(path: Path, reader: Any, header: list[str]) -> Iterator[_Record]:
         except csv.Error as error:
             if "end of data" in str(error) or "field larger" in str(error):
                 raise SourceError(path, line, "a quotation mark opens there and is never closed") from None
-            yield line, {}, f"it cannot be read as CSV: {error}"
+            yield line, dict.fromkeys(header, ""), f"it cannot be read as CSV: {error}"
             continue
         if cells is None:
             return
@@ -200,7 +214,7 @@ def _csv_rows(path: Path, reader: Any, header: list[str]) -> Iterator[_Record]:
 
 
 def _ragged(header: list[str], cells: list[str]) -> tuple[dict[str, Any], str | None]:
-    fields: dict[str, Any] = dict(zip(header, cells, strict=False))
+    fields: dict[str, Any] = dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))
     if len(cells) == len(header):
         return fields, None
     if len(cells) > len(header):
@@ -208,8 +222,8 @@ def _ragged(header: list[str], cells: list[str]) -> tuple[dict[str, Any], str | 
     return fields, f"it has {len(cells)} cells, and the header has {len(header)}"
 
 
-def _json_records(path: Path) -> Iterator[_Record]:
-    for line, text in enumerate(_lines(path), 1):
+def _json_records(lines: Iterator[str]) -> Iterator[_Record]:
+    for line, text in enumerate(lines, 1):
         if not text.strip():
             continue
         try:
@@ -217,10 +231,23 @@ def _json_records(path: Path) -> Iterator[_Record]:
         except (ValueError, RecursionError):
             yield line, {f"{OURS}text": text.strip()}, "it is not JSON"
             continue
-        if isinstance(fields, dict):
+        if _is_broken(text, fields):
+            yield line, {f"{OURS}text": text.strip()}, "half a character stands in it, such as \\ud800"
+        elif isinstance(fields, dict):
             yield line, cast("dict[str, Any]", fields), None
         else:
             yield line, {f"{OURS}text": text.strip()}, "it is not a JSON object"
+
+
+def _is_broken(text: str, fields: Any) -> bool:
+    """Whether JSON's escapes have made of it what cannot be written down."""
+    if "\\ud" not in text.lower():
+        return False
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _mapping(fields: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:

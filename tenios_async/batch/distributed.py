@@ -20,7 +20,8 @@ from tenios_async.batch.errors import LedgerError, LedgerFailed, LedgerRefused
 from tenios_async.batch.following import ShardWatch
 from tenios_async.batch.placing import NotSent, place
 from tenios_async.batch.postgres import LEFT_ALONE
-from tenios_async.batch.runner import BACKOFF, BACKOFF_MAX, MAX_PLACING, Progress
+from tenios_async.batch.progress import Progress
+from tenios_async.batch.runner import BACKOFF, BACKOFF_MAX, MAX_PLACING
 from tenios_async.batch.shared import Shared
 from tenios_async.batch.standing import IllegalMove, RowState
 from tenios_async.batch.turns import Turns
@@ -216,7 +217,7 @@ class Worker:
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, LedgerFailed) and isinstance(self._failure, LedgerFailed):
-            error = LedgerFailed(str(self._failure), *self._failure.callbacks, *error.callbacks)
+            error = LedgerFailed(str(self._failure), *self._failure.rows, *error.rows)
         self._failure = error
         self.leave()
 

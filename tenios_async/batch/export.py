@@ -10,11 +10,11 @@ from tenios_async.batch.cells import guarded
 from tenios_async.batch.contacts import OURS, is_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
     from pathlib import Path
 
-    from tenios_async.batch.row import Row
+    from tenios_async.batch.row import Resolution, Row
 
 _REQUEST = (
     "callback_number",
@@ -24,9 +24,17 @@ _REQUEST = (
     "dtmf_key_to_trigger_customer_call",
 )
 _RESULT = ("line", "state", "status", "callback_id", "intended_at", "placed_at", "ended_at", "reason", "polls")
+_RESOLUTION = ("verdict", "verdict_by", "verdict_at")
+_ALL_RESULTS = tuple(OURS + name for name in (*_RESULT, *_RESOLUTION))
 
 
-def write_rows(path: Path, file: IO[str], rows: Iterable[Row], extras: Iterable[str]) -> int:
+def write_rows(
+    path: Path,
+    file: IO[str],
+    rows: Iterable[Row],
+    extras: Iterable[str],
+    resolutions: Mapping[int, Resolution] | None = None,
+) -> int:
     """Writes them and says how many there were. The result can be read again as a contacts file.
 
     Args:
@@ -34,20 +42,20 @@ def write_rows(path: Path, file: IO[str], rows: Iterable[Row], extras: Iterable[
         file: open, without translation of line ends.
         rows: in order.
         extras: the names of all further columns.
+        resolutions: what people have said, by the number of the row.
     """
     count = 0
     extras = list(extras)
     writer = csv.writer(file, lineterminator="\n")
     if not is_json(path):
-        writer.writerow(map(guarded, [*_REQUEST, *extras, *(OURS + name for name in _RESULT)]))
+        writer.writerow(map(guarded, [*_REQUEST, *extras, *_ALL_RESULTS]))
     for row in rows:
         count += 1
-        fields = {**_request(row), **row.extra, **_result(row)}
+        fields = {**_request(row), **row.extra, **_result(row, (resolutions or {}).get(row.id))}
         if is_json(path):
             file.write(json.dumps(fields, ensure_ascii=False) + "\n")
         else:
-            names = (*_REQUEST, *extras, *(OURS + name for name in _RESULT))
-            writer.writerow([guarded(_text(fields.get(name))) for name in names])
+            writer.writerow([guarded(_text(fields.get(name))) for name in (*_REQUEST, *extras, *_ALL_RESULTS)])
     return count
 
 
@@ -55,7 +63,7 @@ def _request(row: Row) -> dict[str, Any]:
     return {name: getattr(row.request, name) for name in _REQUEST}
 
 
-def _result(row: Row) -> dict[str, Any]:
+def _result(row: Row, resolution: Resolution | None) -> dict[str, Any]:
     standing = row.standing
     values = (
         row.line,
@@ -67,8 +75,9 @@ def _result(row: Row) -> dict[str, Any]:
         _moment(standing.ended_at),
         standing.reason,
         standing.polls,
+        *((None,) * 3 if resolution is None else (resolution.verdict, resolution.who, _moment(resolution.at))),
     )
-    return {OURS + name: value for name, value in zip(_RESULT, values, strict=True)}
+    return dict(zip(_ALL_RESULTS, values, strict=True))
 
 
 def _moment(at: datetime | None) -> str | None:

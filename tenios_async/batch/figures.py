@@ -324,12 +324,14 @@ class Doubt:
         number: masked, also where it was handed in in full.
         at: when the call was about to leave, or None where that is not known.
         reason: why it is in doubt.
+        source: the contacts file, where there were several.
     """
 
     line: int | None
     number: str = attrs.field(converter=mask_number)
     at: datetime | None = attrs.field(validator=_aware)
     reason: str = attrs.field(converter=mask_numbers)
+    source: str = ""
 
 
 def _masked_keys(counts: Mapping[str, int]) -> Mapping[str, int]:

@@ -173,4 +173,4 @@ class ShardWatch:
                 if inspect.isawaitable(answer):
                     await answer
             except Exception:  # a hook must not end a campaign
-                _log.exception("a hook raised")
+                _log.exception("a hook raised", extra={"tenios_event": "hook_failed"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
@@ -11,7 +12,7 @@ import anyio
 from tenios_async import CallbackOutcomeUnknown, CallbackRequest
 from tenios_async.batch.placing import place
 from tenios_async.batch.row import NewRow, Row
-from tenios_async.batch.standing import IllegalMove, Move, RowState, Standing
+from tenios_async.batch.standing import IllegalMove, Move, RowState, Standing, see
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,8 +94,8 @@ class Ledger(abc.ABC):
         Raises what `TeniosClient.init_callback` raises, `CallbackOutcomeUnknown` again for a key that is in doubt, and
         `ValueError` for a key that belongs to another request.
         """
-        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
-            raise ValueError(f"key must be a text of 1 to {MAX_KEY} characters")
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or not _is_whole(key):
+            raise ValueError(f"key must be a text of 1 to {MAX_KEY} characters, each of them whole")
         while (shared := self._being_placed.get(key)) is not None:
             await shared.over.wait()
             if shared.error is not None:
@@ -103,6 +104,8 @@ class Ledger(abc.ABC):
         shared = self._being_placed[key] = _Shared()
         try:
             return await self._place_once(client, NewRow(key, request), timeout)
+        except ValueError:  # about what this one asked for, and not about the call
+            raise
         except Exception as error:
             shared.error = error
             raise
@@ -121,6 +124,16 @@ class Ledger(abc.ABC):
             return row.callback
         raise CallbackOutcomeUnknown(row.standing.reason or "it is being placed by somebody else")
 
+    async def saw(self, key: str, status: CallbackStatus) -> None:
+        """Writes down a state that a watch has seen: `(await by_key(key)).callback` is the token that goes on from it.
+
+        Once the call has ended nothing changes any more. Raises `ValueError` for a key whose call was never placed.
+        """
+        row = await self.by_key(key)
+        if row is None or row.callback is None or row.standing.attempt is None:
+            raise ValueError("no call was placed with this key")
+        await self.change(row.id, see(row.standing.attempt, status, datetime.now(UTC), row.standing.polls))
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -128,6 +141,10 @@ class Ledger(abc.ABC):
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _is_whole(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class _Shared:

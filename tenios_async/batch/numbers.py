@@ -22,8 +22,8 @@ _DEAR = (
     # International premium rate and shared cost: ITU-T E.169.2 and E.169.3.
     "+979", "+808",
     # Germany, Bundesnetzagentur's plan of numbers: premium (0900, once 0190), mass traffic (0137, 0138), shared cost
-    # (0180), inquiries (0118), innovative (012).
-    "+49900", "+49190", "+49137", "+49138", "+49180", "+49118", "+4912",
+    # (0180), inquiries and services for everybody (0118, 0116, 0115), innovative (012).
+    "+49900", "+49190", "+49137", "+49138", "+49180", "+4911", "+4912",
     # Austria, KEM-V: 09xx is premium, 081x and 082x shared cost, 0118 inquiries.
     "+439", "+4381", "+4382", "+43118",
     # Switzerland and Liechtenstein, BAKOM: 090x is premium, 084x shared cost, 18xx inquiries.
@@ -53,6 +53,7 @@ class Numbers:
             raise ValueError("say which countries may be called: --region DE, or --prefix +49")
         self._phonenumbers: Any = None
         self._region: str | None = None
+        self._is_of_region = False
         self._prefixes = tuple(prefixes)
         if region is not None:
             self._phonenumbers = library = _phonenumbers()
@@ -61,11 +62,12 @@ class Numbers:
                 raise ValueError(f"there is no region {region!r}; a region has two letters, such as DE")
             self._region = region.upper()
             self._prefixes = self._prefixes or (f"+{code}",)
+            self._is_of_region = not prefixes
 
     def normalise(self, text: str) -> str:
         """The number in E.164 form. Raises `ValueError` for one that cannot be read or is not to be called."""
         number = self.read(text)
-        if not number.startswith(self._prefixes):
+        if not number.startswith(self._prefixes) or not self._may_be_of_region(number):
             raise ValueError(f"{mask_number(number)} is in a country that this campaign does not call")
         if self._is_dear(number):
             raise ValueError(f"{mask_number(number)} is a premium-rate, shared-cost or service number")
@@ -94,6 +96,13 @@ class Numbers:
         if not library.is_valid_number(number):
             raise ValueError(f"{mask_number(text[:20])!r} is not a number that somebody can have")
         return str(library.format_number(number, library.PhoneNumberFormat.E164))
+
+    def _may_be_of_region(self, number: str) -> bool:
+        """Of countries that share a code (+1 is Jamaica too, at a price) only the one that was named is called."""
+        if not self._is_of_region:
+            return True
+        found = self._phonenumbers.region_code_for_number(self._phonenumbers.parse(number))
+        return bool(found == self._region)
 
     def _is_dear(self, number: str) -> bool:
         if number.startswith(_DEAR):

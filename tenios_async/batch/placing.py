@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
+import attrs
 
 from tenios_async import (
     ApiError,
@@ -20,7 +21,7 @@ from tenios_async import (
     RateLimited,
 )
 from tenios_async.batch.errors import LedgerFailed
-from tenios_async.batch.standing import SEND_WITHIN, IllegalMove, doubt, intend, refuse, withdraw
+from tenios_async.batch.standing import SEND_WITHIN, IllegalMove, RowState, doubt, intend, refuse, withdraw
 from tenios_async.batch.standing import place as placed
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ async def _settle(ledger: Ledger, row: Row, name: str, attempt: CallbackAttempt,
     except LedgerFailed as failure:
         if attempt.callback is None:
             raise
-        raise LedgerFailed(str(failure), attempt.callback) from failure
+        sent = attrs.evolve(row.standing, state=RowState.SENDING, attempt=name)
+        raise LedgerFailed(str(failure), row.at(placed(name, attempt.callback)(sent))) from failure
     return standing
 
 

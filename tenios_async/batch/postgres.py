@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from tenios_async import CallbackOutcomeUnknown, CallbackStatus
 from tenios_async.batch.errors import LedgerFailed, LedgerRefused
 from tenios_async.batch.ledger import Change, Ledger
-from tenios_async.batch.ledger_file import _standing
 from tenios_async.batch.postgres_link import Gathering, Link
 from tenios_async.batch.postgres_session import PostgresSession
-from tenios_async.batch.postgres_tables import CHANGE, INSERT, ROW, STANDING, Changes, request_columns, row_of
+from tenios_async.batch.postgres_tables import CHANGE, INSERT, ROW, Changes, request_columns, row_of, standing_from
 from tenios_async.batch.postgres_url import PostgresURL
 from tenios_async.batch.standing import IllegalMove, RowState, Standing, crash
+from tenios_async.batch.tables import STANDING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -237,7 +237,7 @@ class _Batch:
         query = f"SELECT id, {STANDING}, changes FROM calls WHERE id = ANY(%s)"  # noqa: S608
         found = await (await connection.execute(query.encode(), [sorted(row_ids)])).fetchall()
         for row_id, *standing, changes in found:
-            self.known[row_id] = (_standing(standing), changes)
+            self.known[row_id] = (standing_from(standing), changes)
         if lost := row_ids - {row_id for row_id, *_ in found}:
             raise LedgerRefused(f"the ledger has no row {min(lost)}")
         for row_id, (became, results) in list(self._tried.items()):

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from tenios_async.batch import jobs
 from tenios_async.batch.campaign import KIND, Taken, campaign_facts, facts_of, take
 from tenios_async.batch.errors import LedgerError, LedgerRefused
-from tenios_async.batch.ledger_file import LedgerFile, _columns
+from tenios_async.batch.files import check_replaceable
+from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.numbers import Numbers, read_opt_outs
 from tenios_async.batch.postgres_session import PostgresSession
-from tenios_async.batch.postgres_tables import REQUEST, SHARDS, STANDING, request_columns
+from tenios_async.batch.postgres_tables import SHARDS, columns_of, request_columns
 from tenios_async.batch.postgres_url import PostgresURL
 from tenios_async.batch.row import NewRow
 from tenios_async.batch.standing import RowState
+from tenios_async.batch.tables import REQUEST, STANDING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -51,11 +53,13 @@ def create(
     `Campaign.create`. Raises `LedgerFailed` where the database cannot be reached.
     """
     numbers = Numbers(region, prefixes)
+    if rejects is not None:
+        check_replaceable(Path(rejects), contacts, opt_out)
     taken = Taken()
 
     def fill(session: PostgresSession) -> None:
         nonlocal taken
-        taken = take(
+        taken, source = take(
             session,
             Path(contacts),
             numbers,
@@ -64,9 +68,9 @@ def create(
             rejects=rejects,
             max_bad=max_bad,
         )
+        session.put_facts(source)
 
-    facts = facts_of(Path(contacts), callback_config_id, region, prefixes)
-    PostgresSession.create(_parsed(url), facts, fill, with_jobs=True)
+    PostgresSession.create(_parsed(url), facts_of(callback_config_id, region, prefixes), fill, with_jobs=True)
     return taken
 
 
@@ -80,11 +84,14 @@ def add(
     max_bad: float = math.inf,
 ) -> Taken:
     """Adds contacts, by the rules of the campaign, also while it is worked. Arguments and errors as of `create`."""
+    if rejects is not None:
+        check_replaceable(Path(rejects), contacts, opt_out)
     with PostgresSession.write(_parsed(url)) as session:
         facts = campaign_facts(session)
         numbers = Numbers(facts["region"], facts["prefixes"])
         with session.transaction():
-            return take(
+            after = session.last()
+            taken, source = take(
                 session,
                 Path(contacts),
                 numbers,
@@ -93,6 +100,8 @@ def add(
                 rejects=rejects,
                 max_bad=max_bad,
             )
+            session.put_facts({"added": [*facts.get("added", []), {"after": after, **source}]})
+        return taken
 
 
 def leave_out(session: PostgresSession, opt_out: Path) -> int:
@@ -182,7 +191,7 @@ def _copy(source: LedgerFile, session: PostgresSession) -> None:
 
 def _values(row: Row) -> tuple[Any, ...]:
     *request, hashed = (column[0] for column in request_columns([NewRow(row.key, row.request, row.line, row.extra)]))
-    return (row.id, *request, hashed % SHARDS, *_columns(row.standing))
+    return (row.id, *request, hashed % SHARDS, *columns_of(row.standing))
 
 
 def _compare(source: LedgerFile, session: PostgresSession) -> None:

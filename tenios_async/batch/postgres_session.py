@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
@@ -20,6 +21,7 @@ from psycopg.sql import SQL, Identifier
 
 from tenios_async.batch import controls, jobs
 from tenios_async.batch.errors import LedgerFailed, LedgerRefused
+from tenios_async.batch.figures import mask_numbers
 from tenios_async.batch.postgres_tables import (
     CHANGE,
     INSERT,
@@ -31,11 +33,11 @@ from tenios_async.batch.postgres_tables import (
     request_columns,
     row_of,
 )
+from tenios_async.batch.row import Resolution
 from tenios_async.batch.standing import SEND_WITHIN, IllegalMove, RowState, called, exclude, not_called
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from tenios_async import Callback
     from tenios_async.batch.controls import Controls, Setting
@@ -264,6 +266,8 @@ class PostgresSession:
         after = (called(who, at, callback) if was_called else not_called(who, at))(now.standing)
         if not was_called and not is_old:  # by the clock of the database: those of the machines may differ
             raise IllegalMove(f"it may still be on its way; say so again in {SEND_WITHIN:.0f} s")
+        if callback is not None:
+            self._check_id_is_new(callback)
         change = Changes()
         change.add(row.id, (now.standing, changes), [after])
         self.connection.execute(CHANGE, change.columns())
@@ -312,6 +316,15 @@ class PostgresSession:
         """All rows, or those in some states."""
         return self._select("(? OR state = ANY(?)) ORDER BY id", (not states, [str(state) for state in states]))
 
+    def last(self) -> int:
+        """The number of its last row, 0 where there is none."""
+        return int(self._one("SELECT coalesce(max(id), 0) FROM calls"))
+
+    def resolutions(self) -> dict[int, Resolution]:
+        """What was said last of each row, by its number."""
+        found = self.query("SELECT DISTINCT ON (call) call, verdict, who, at FROM resolutions ORDER BY call, at DESC")
+        return {call: Resolution(verdict, who, datetime.fromtimestamp(at, UTC)) for call, verdict, who, at in found}
+
     def extras(self) -> list[str]:
         """The names of all further columns that its contacts have."""
         names: dict[str, None] = {}
@@ -333,6 +346,11 @@ class PostgresSession:
     def whole(sql: str) -> str:
         """The whole part of a number of 0 or more, in SQL."""
         return f"CAST(trunc({sql}) AS bigint)"
+
+    def _check_id_is_new(self, callback: Callback) -> None:
+        for row in self._select("callback_id = ANY(?)", ([callback.key, json.dumps(callback.key)],)):
+            which = f"key {mask_numbers(row.key)}" if row.line is None else f"line {row.line}"
+            raise IllegalMove(f"callback {callback.id} is that of {which}; was another id meant?")
 
     def _check_writable(self) -> None:
         self._server.check_writable(self._url)

@@ -12,8 +12,8 @@ import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 from tenios_async import CallbackRequest
-from tenios_async.batch.ledger_file import _columns, _standing
 from tenios_async.batch.row import NewRow, Row
+from tenios_async.batch.tables import REQUEST, STANDING, checksum, standing_of, values_of_standing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,10 +82,6 @@ CREATE TABLE controls (
 INSERT INTO controls DEFAULT VALUES;
 """
 
-REQUEST: Final = "key, line, extra, callback_config_id, callback_number, delay, agent_announcement, dtmf_key"
-STANDING: Final = (
-    "state, attempt, past, intended_at, callback_id, placed_at, status, since, ended_at, reason, stray_id, polls"
-)
 ROW: Final = f"id, {REQUEST}, {STANDING}, changes"
 
 INSERT: Final = f"""
@@ -150,11 +146,22 @@ def request_columns(rows: Sequence[NewRow]) -> tuple[list[Any], ...]:
     return columns
 
 
+def columns_of(standing: Standing) -> tuple[Any, ...]:
+    """Where a row stands, as columns; PostgreSQL has checksums of its own."""
+    *columns, _ = values_of_standing(standing)
+    return tuple(columns)
+
+
+def standing_from(columns: Sequence[Any]) -> Standing:
+    """Where a row stands, of columns in the order of `STANDING`."""
+    return standing_of((*columns, checksum(*columns)))
+
+
 def row_of(columns: Sequence[Any]) -> tuple[Row, int]:
     """A row, and how often it was changed."""
     row_id, key, line, extra, config_id, number, delay, announcement, dtmf_key, *standing, changes = columns
     request = CallbackRequest(config_id, number, delay, announcement, dtmf_key)
-    row = Row(row_id, key, request, _standing(standing), line, json.loads(extra) if extra else {})
+    row = Row(row_id, key, request, standing_from(standing), line, json.loads(extra) if extra else {})
     return row, changes
 
 
@@ -174,7 +181,7 @@ class Changes:
             becomes: where it stands after each of the moves, in order.
         """
         before, changes = was
-        values = (row_id, changes, before.state, before.attempt, *_columns(becomes[-1]))
+        values = (row_id, changes, before.state, before.attempt, *columns_of(becomes[-1]))
         for column, value in zip(self._rows, values, strict=True):
             column.append(value)
         for after in becomes:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from tenios_async.batch.campaign import list_names, list_of
 from tenios_async.batch.figures import Doubt, Figures, Funnel, Histogram, Rows, TimeAxis, Timeline
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def read_figures(ledger: Access, now: datetime) -> Figures:
         return Figures(
             name=ledger.name,
             ledger=ledger.where,
-            source=str(facts.get("source", "")),
+            source=" and ".join(list_names(facts)),
             callback_config_id=facts.get("callback_config_id"),
             created_at=datetime.fromisoformat(facts["created_at"]),
             first_placed_at=_moment(first),
@@ -77,10 +78,11 @@ def _timeline(ledger: Access, now: datetime) -> Timeline | None:
 
 
 def _doubts(ledger: Access) -> Iterator[Doubt]:
-    columns = "line, callback_number, intended_at, reason"
+    columns = "id, line, callback_number, intended_at, reason"
     found = _query(ledger, f"SELECT {columns} FROM calls WHERE state = 'UNKNOWN' ORDER BY id LIMIT {DOUBTS}")  # noqa: S608
-    for line, number, at, reason in found:
-        yield Doubt(line, number, _moment(at), reason or "")
+    for row, line, number, at, reason in found:
+        source = list_of(ledger.facts, row) if ledger.facts.get("added") else ""
+        yield Doubt(line, number, _moment(at), reason or "", source)
 
 
 def _query(ledger: Access, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:

@@ -8,46 +8,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import shlex
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from tenios_async import CallbackStatus
-from tenios_async.batch.figures import (
-    BINS,
-    EDGES,
-    Figures,
-    Histogram,
-    Outcome,
-    TimeAxis,
-    Timeline,
-    bounds_of,
-    round_width,
-)
-from tenios_async.batch.markup import (
-    BAR_PITCH,
-    Child,
-    Markup,
-    Part,
-    bars,
-    column,
-    decoration,
-    element,
-    grid,
-    join,
-    line,
-    picture,
-    rect,
-    scale,
-    strip,
-    text,
-)
-from tenios_async.batch.words import LABELS, MEANINGS, STAGES, lasting, moment, number, plural, share, zone
+from tenios_async.batch.charts import over_time, time_in_states
+from tenios_async.batch.figures import Figures, Outcome
+from tenios_async.batch.layout import at_of, behind, part_of, section, swatch, table_of, when
+from tenios_async.batch.markup import BAR_PITCH, Markup, Part, bars, decoration, element, join, picture, rect, strip
+from tenios_async.batch.words import LABELS, MEANINGS, STAGES, number, plural, share, zone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from datetime import datetime, tzinfo
+    from collections.abc import Sequence
 
 NOT_REACHED = (Outcome.CUSTOMER_NOT_REACHED, Outcome.AGENT_NOT_REACHED, Outcome.REFUSED, Outcome.UNOBSERVED)
 """Contacts that are dealt with, and whom nobody is known to have talked to."""
@@ -80,8 +53,8 @@ def table(figures: Figures) -> list[tuple[str, str]]:
 def html(figures: Figures) -> str:
     """The report as one HTML document, to be written as UTF-8."""
     style = Markup(resources.files("tenios_async.batch").joinpath("report.css").read_text(encoding="utf-8"))
-    sections = [_standing(figures), _doubts(figures), _funnel(figures), _timeline(figures)]
-    sections += [_refused(figures), _times(figures), _watching(figures)]
+    sections = [_standing(figures), _doubts(figures), _funnel(figures), over_time(figures)]
+    sections += [_refused(figures), time_in_states(figures), _watching(figures)]
     document = element(
         "html",
         element(
@@ -96,7 +69,7 @@ def html(figures: Figures) -> str:
         element(
             "body",
             _head(figures),
-            element("main", *(section for section in sections if section)),
+            element("main", *(part for part in sections if part)),
             _foot(figures),
         ),
         lang="en",
@@ -112,7 +85,7 @@ def _policy(style: str) -> str:
 def _head(figures: Figures) -> Markup:
     return element(
         "header",
-        element("p", f"Callback campaign, as of {_at(figures.generated_at, figures)}", class_="kicker"),
+        element("p", f"Callback campaign, as of {at_of(figures.generated_at, figures)}", class_="kicker"),
         element("h1", figures.name),
         element("p", _lede(figures), class_="lede"),
         _tiles(figures),
@@ -162,21 +135,21 @@ def _tiles(figures: Figures) -> Markup:
 
 
 def _standing(figures: Figures) -> Markup:
-    parts = [_part(outcome, count) for outcome, count in figures.outcomes.items()]
+    parts = [part_of(outcome, count) for outcome, count in figures.outcomes.items()]
     total = figures.rows.total
     said = ", ".join(f"{part.name} {part.count:,}" for part in parts if part.count) or "There are none."
     rows = [
         [
-            join([_swatch(part.look), part.name, element("span", MEANINGS[outcome], class_="meaning")]),
+            join([swatch(part.look), part.name, element("span", MEANINGS[outcome], class_="meaning")]),
             number(part.count),
             share(part.count, total),
         ]
         for outcome, part in zip(figures.outcomes, parts, strict=True)
     ]
-    return _section(
+    return section(
         "Where everyone stands",
         element("figure", picture("standing", "All contacts by outcome", said, 36, strip(parts, 36))),
-        _table(("Outcome", "Contacts", "Share"), rows, total=["All contacts", number(total), share(total, total)]),
+        table_of(("Outcome", "Contacts", "Share"), rows, total=["All contacts", number(total), share(total, total)]),
     )
 
 
@@ -187,15 +160,15 @@ def _doubts(figures: Figures) -> Markup:
     zone_ = figures.generated_at.tzinfo
     rows = [
         [
-            "" if doubt.line is None else str(doubt.line),
+            "" if doubt.line is None else f"{doubt.line} of {doubt.source}" if doubt.source else str(doubt.line),
             element("span", doubt.number, class_="fixed"),
-            join([_when(doubt.at, zone_), " ", element("span", doubt.reason, class_="why")]),
+            join([when(doubt.at, zone_), " ", element("span", doubt.reason, class_="why")]),
         ]
         for doubt in shown
     ]
     head = ("Line", "Number", f"When ({zone(figures.generated_at)}) and why")
     rest = f"The first {number(len(shown))} of {number(total)}." if len(shown) < total else ""
-    return _section(
+    return section(
         f"In doubt: {number(total)}",
         element(
             "p",
@@ -205,7 +178,7 @@ def _doubts(figures: Figures) -> Markup:
             class_="alarm",
         ),
         _ways(figures.ledger, next((doubt.line for doubt in shown if doubt.line is not None), None)),
-        _table(head, rows, rest, numeric=(0,)) if rows else "",
+        table_of(head, rows, rest, numeric=(0,)) if rows else "",
     )
 
 
@@ -232,16 +205,16 @@ def _funnel(figures: Figures) -> Markup:
         Part(funnel.connected, "stage", "Connected"),
     ]
     ended = (Outcome.TALKED, Outcome.CUSTOMER_NOT_REACHED, Outcome.AGENT_NOT_REACHED, Outcome.UNOBSERVED)
-    ends = [_part(outcome, figures.outcomes[outcome]) for outcome in ended]
+    ends = [part_of(outcome, figures.outcomes[outcome]) for outcome in ended]
     if funnel.under_way:
         ends.append(Part(funnel.under_way, "under-way", "Not ended yet"))
-    return _section(
+    return section(
         "How far the calls came",
         element("p", f"Parts of {plural(funnel.placed, 'callback')} placed.", class_="note"),
         _bars("funnel", "Callbacks that reached each stage", stages, funnel.placed),
         element("h3", "How they ended"),
         _bars("ends", "How the callbacks ended", ends, funnel.placed),
-        _behind(
+        behind(
             ("State", "Callbacks", "Share"),
             [[name, number(count), share(count, funnel.placed)] for name, count in _by_status(figures)],
         ),
@@ -271,85 +244,20 @@ def _bars(key: str, title: str, parts: Sequence[Part], whole: int) -> Markup:
     return element("figure", picture(key, title, said, len(parts) * BAR_PITCH, bars(parts, whole, notes)))
 
 
-_PLOT_TOP, _PLOT_BOTTOM, _PLOT_HEIGHT = 12.0, 220.0, 250.0
-_FEWEST_SLOTS = 12  # one column alone would fill the picture
-_MOST_TICKS = 8
-_TICKS_PER_LABEL = 3  # on a small screen
-
-
-def _timeline(figures: Figures) -> Markup:
-    timeline = figures.timeline
-    if timeline is None:
-        return Markup()
-    seen = [outcome for outcome in Outcome if any(bucket.get(outcome, 0) for bucket in timeline.buckets)]
-    if not seen:
-        return Markup()
-    zone_ = figures.generated_at.tzinfo
-    axis = timeline.axis
-    width, last = lasting(axis.width), axis.begin(axis.count)
-    said = f"From {_at(axis.start, figures)} to {_at(last, figures)}, in steps of {width}. The numbers follow."
-    legend = element("ul", *(element("li", _swatch(_look(o)), LABELS[o]) for o in seen), class_="legend")
-    rows = [
-        [_when(axis.begin(number_), zone_), *(number(bucket.get(outcome, 0)) for outcome in seen)]
-        for number_, bucket in enumerate(timeline.buckets)
-        if any(bucket.values())
-    ]
-    return _section(
-        "Over time",
-        element("p", f"Contacts every {width}, in {zone(figures.generated_at)}.", class_="note"),
-        legend,
-        element("figure", picture("time", "Outcomes over time", said, _PLOT_HEIGHT, _columns(timeline, seen, zone_))),
-        _behind(("From", *(LABELS[outcome] for outcome in seen)), rows),
-    )
-
-
-def _columns(timeline: Timeline, seen: Sequence[Outcome], zone_: tzinfo | None) -> list[Markup]:
-    axis = timeline.axis
-    lines = scale(max(sum(bucket.values()) for bucket in timeline.buckets))
-    slots = max(axis.count, _FEWEST_SLOTS)
-    width, per_count = 100 / slots, (_PLOT_BOTTOM - _PLOT_TOP) / lines[-1]
-    shapes = grid(lines, _PLOT_TOP, _PLOT_BOTTOM)
-    for slot, bucket in enumerate(timeline.buckets):
-        parts = [_part(outcome, bucket.get(outcome, 0)) for outcome in seen]
-        shapes += column(slot * width + width * 0.08, width * 0.84, _PLOT_BOTTOM, per_count, parts)
-    for tick, slot in enumerate(_ticks(axis, slots, zone_)):
-        label = _tick(axis.begin(slot).astimezone(zone_), axis.width, slots)
-        x, look = slot * width, "tick roomy" if tick % _TICKS_PER_LABEL else "tick"
-        anchor = "start" if x < 8 else "end" if x > 92 else "middle"  # noqa: PLR2004  # per cent: none sticks out
-        shapes += [
-            line(x, _PLOT_BOTTOM, x, _PLOT_BOTTOM + 5, f"axis {look}"),
-            text(x, _PLOT_BOTTOM + 20, label, anchor=anchor, look=look),
-        ]
-    return shapes
-
-
-def _ticks(axis: TimeAxis, slots: int, zone_: tzinfo | None) -> list[int]:
-    """The buckets that begin at round times, a few of them."""
-    step = round_width(slots * axis.width / _MOST_TICKS, of=axis.width) // axis.width
-    midnight = axis.begin(0).astimezone(zone_).replace(hour=0, minute=0, second=0)
-    past = axis.bucket(midnight) % step
-    return list(range(past, slots, step))
-
-
-def _tick(at: datetime, width: int, slots: int) -> str:
-    day = 86_400
-    if width >= day:
-        return f"{at:%Y-%m-%d}"
-    if width * slots > day:
-        return f"{at:%m-%d %H:%M}"
-    return f"{at:%H:%M:%S}" if width % 60 else f"{at:%H:%M}"
-
-
 def _refused(figures: Figures) -> Markup:
     refusals = _refusals(figures)
     if not refusals:
         return Markup()
     whole = sum(figures.refusals.values())
     rows = [[join([reason, _bar(count, whole)]), number(count), share(count, whole)] for reason, count in refusals]
-    return _section(
-        f"Refused by TENIOS: {number(figures.rows.refused)}",
-        element("p", "No phone rang. Mend the cause before these contacts go into another campaign.", class_="note"),
-        _table(("Reason", "Contacts", "Share"), rows),
+    return section(
+        f"Refused: {number(figures.rows.refused)}",
+        element(
+            "p",
+            "No phone rang. Where TENIOS refused, mend the cause before these contacts go into another campaign.",
+            class_="note",
+        ),
+        table_of(("Reason", "Contacts", "Share"), rows),
     )
 
 
@@ -364,77 +272,10 @@ def _refusals(figures: Figures) -> list[tuple[str, int]]:
     return ranked[:REFUSALS_SHOWN] + others
 
 
-def _times(figures: Figures) -> Markup:
-    known = {status: figures.time_in_state.get(status, Histogram()) for status in STAGES}
-    timed = {status: histogram for status, histogram in known.items() if histogram.count}
-    if not timed:
-        return Markup()
-    rows = [
-        [_bin(index), *(number(histogram.counts[index]) for histogram in timed.values())]
-        for index in range(BINS)
-        if any(histogram.counts[index] for histogram in timed.values())
-    ]
-    return _section(
-        "Time in each state",
-        element("p", "As the polls saw it, on a logarithmic scale. The line marks the median.", class_="note"),
-        element("div", *(_panel(status, histogram) for status, histogram in timed.items()), class_="panels"),
-        _behind(("Lasting", *timed), rows),
-    )
-
-
-_PANEL_HEIGHT = 84.0
-_TICKS = ((1, "1 s"), (10, "10 s"), (60, "1 min"), (600, "10 min"), (3600, "1 h"))
-
-
-def _panel(status: str, histogram: Histogram) -> Markup:
-    mean, median = histogram.mean or 0.0, histogram.median or 0.0
-    highest, width = max(histogram.counts), 100 / BINS
-    shapes: list[Markup] = []
-    for index, count in enumerate(histogram.counts):
-        if count:
-            height = max(count / highest * (_PANEL_HEIGHT - 8), 1.0)
-            hint = f"{_bin(index)}: {count:,}"
-            shapes.append(rect(index * width, _PANEL_HEIGHT - height, width, height, "stage part", hint=hint))
-    shapes.append(line(0, _PANEL_HEIGHT, 100, _PANEL_HEIGHT, "axis"))  # over the bars, whose edges are page-coloured
-    shapes.append(line(_place(median), 0, _place(median), _PANEL_HEIGHT, "median"))
-    for seconds, label in _TICKS:
-        x = _place(seconds)
-        shapes += [
-            line(x, _PANEL_HEIGHT, x, _PANEL_HEIGHT + 4, "axis"),
-            text(x, _PANEL_HEIGHT + 18, label, anchor="middle", look="tick"),
-        ]
-    about = "over" if median >= EDGES[-1] else "about"
-    said = f"median {about} {lasting(median)}, mean {lasting(mean)}, {plural(histogram.count, 'call')}"
-    return element(
-        "figure",
-        element("h3", STAGES[status]),
-        element("p", element("code", status), f": {said}", class_="note"),
-        picture(f"panel-{status.lower()}", f"Time in {status}", said, _PANEL_HEIGHT + 24, shapes),
-    )
-
-
-def _place(seconds: float) -> float:
-    """Where a duration stands in a panel, in per cent: bins are equally wide."""
-    if seconds < EDGES[0]:
-        return 100 / BINS * seconds / EDGES[0]
-    return min(100.0, 100 / BINS * (1 + 2 * math.log2(seconds / EDGES[0])))
-
-
-def _bin(index: int) -> str:
-    low, high = bounds_of(index)
-    if not low:
-        return f"under {high:.2g}\u00a0s"
-    return f"{_edge(low)} and more" if math.isinf(high) else f"{_edge(low)} to {_edge(high)}"
-
-
-def _edge(seconds: float) -> str:
-    return f"{seconds:.2g}\u00a0s" if seconds < 1 else lasting(seconds)
-
-
 def _watching(figures: Figures) -> Markup:
     if not figures.polls:
         return Markup()
-    return _section("Polls", element("p", f"{_polls(figures)}.", class_="note"))
+    return section("Polls", element("p", f"{_polls(figures)}.", class_="note"))
 
 
 def _polls(figures: Figures) -> str:
@@ -449,9 +290,9 @@ def _foot(figures: Figures) -> Markup:
         ("Contacts", _contacts(figures)),
         ("Campaign", figures.ledger),
         ("Callback configuration", figures.callback_config_id or "each contact names its own"),
-        ("Made", _at(figures.created_at, figures)),
-        ("First call", _at(figures.first_placed_at, figures) if figures.first_placed_at else "none yet"),
-        ("This report", _at(figures.generated_at, figures)),
+        ("Made", at_of(figures.created_at, figures)),
+        ("First call", at_of(figures.first_placed_at, figures) if figures.first_placed_at else "none yet"),
+        ("This report", at_of(figures.generated_at, figures)),
     ]
     return element(
         "footer",
@@ -472,63 +313,3 @@ def _contacts(figures: Figures) -> str:
     if not figures.rejected:
         return taken
     return f"{taken}; {plural(figures.rejected, 'line')} of it {'was' if figures.rejected == 1 else 'were'} rejected"
-
-
-def _at(at: datetime, figures: Figures) -> str:
-    local = at.astimezone(figures.generated_at.tzinfo)
-    return f"{moment(local)} {zone(local)}"
-
-
-def _when(at: datetime | None, zone_: tzinfo | None) -> Markup:
-    if at is None:
-        return element("span", "not known", class_="note")
-    local = at.astimezone(zone_)
-    return element("time", moment(local), datetime=local.isoformat(timespec="seconds"), class_="fixed")
-
-
-def _look(outcome: Outcome) -> str:
-    return outcome.lower().replace("_", "-")
-
-
-def _part(outcome: Outcome, count: int) -> Part:
-    return Part(count, _look(outcome), LABELS[outcome])
-
-
-def _swatch(look: str) -> Markup:
-    return decoration([element("rect", width="100%", height="100%", class_=look)], "swatch")
-
-
-def _section(title: str, *children: Child) -> Markup:
-    return element("section", element("h2", title), *children)
-
-
-def _behind(head: Sequence[str], rows: Sequence[Sequence[Child]]) -> Markup:
-    """The numbers behind a picture."""
-    return element("details", element("summary", "The numbers"), _table(head, rows))
-
-
-def _table(
-    head: Sequence[str],
-    rows: Iterable[Sequence[Child]],
-    caption: str = "",
-    *,
-    total: Sequence[Child] = (),
-    numeric: Sequence[int] | None = None,
-) -> Markup:
-    """A table. All columns but the first are numeric, where it is not said which are."""
-    numeric = range(1, len(head)) if numeric is None else numeric
-    looks = ["numeric" if index in numeric else "text" for index in range(len(head))]
-
-    def cells(tags: Sequence[str], row: Sequence[Child], **attributes: str) -> list[Markup]:
-        return [
-            element(tag, cell, class_=look, **(attributes if tag == "th" else {}))
-            for tag, cell, look in zip(tags, row, looks, strict=True)
-        ]
-
-    body_tags = ["th", *["td"] * (len(head) - 1)]
-    parts = [element("caption", caption)] if caption else []
-    parts.append(element("thead", element("tr", *cells(["th"] * len(head), head, scope="col"))))
-    parts.append(element("tbody", *(element("tr", *cells(body_tags, row, scope="row")) for row in rows)))
-    if total:
-        parts.append(element("tfoot", element("tr", *cells(body_tags, total, scope="row"))))
-    return element("div", element("table", *parts), class_="wide")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -42,6 +43,21 @@ class Row:
         if row.callback_id is None:
             return None
         return Callback(row.callback_id, self.request.callback_config_id, self.request.delay, row.placed_at, row.status)
+
+
+@attrs.frozen
+class Resolution:
+    """What a person said became of a call in doubt.
+
+    Attributes:
+        verdict: `called` or `not called`.
+        who: who said so.
+        at: when.
+    """
+
+    verdict: str
+    who: str
+    at: datetime
 
 
 @attrs.frozen

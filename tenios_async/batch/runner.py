@@ -6,13 +6,12 @@ import contextlib
 import inspect
 import logging
 import math
-from collections import Counter, deque
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import anyio
-import attrs
 
 from tenios_async import (
     BadCredentials,
@@ -31,10 +30,11 @@ from tenios_async import (
 from tenios_async.batch.breakers import Breaker
 from tenios_async.batch.errors import LedgerFailed
 from tenios_async.batch.placing import NotSent, place
+from tenios_async.batch.progress import Progress
 from tenios_async.batch.standing import IllegalMove, RowState, exclude, lose, see
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterator
 
     from tenios_async import CallbackMonitor, TeniosClient
     from tenios_async.batch.hours import Hours
@@ -58,74 +58,10 @@ LAST_WORDS = 5.0
 """Seconds for what was seen to be written when a run is cancelled. What is not is seen again by the next."""
 RESOLUTION = 0.001
 """Seconds too short to sleep: what event loops round to."""
+LOOK_FOR_FILE = 1.0
+"""Seconds between two looks for the stop file, beside the one before each call."""
 LOOK_AT_CLOCK = 30.0
 """Seconds after which a wait for the hours looks again: clocks are set, and machines are suspended."""
-
-
-@attrs.define
-class Progress:
-    """How far a campaign is. Counts of rows; live while it runs.
-
-    Attributes:
-        queued: to be dialled yet.
-        placing: being placed.
-        following: placed, by the last state seen; None before the first look.
-        finished: ended, by the state they ended in; None where nobody saw it.
-        refused: refused by TENIOS.
-        unknown: in doubt.
-        placed_now: placed since the run began.
-        polls: status polls since the run began.
-        seconds: since the run began.
-        waiting_for: why nothing is being placed at the moment, or None.
-        stopped: why nothing is placed any more, or None.
-        cause: the refusal that stopped it, or None.
-    """
-
-    queued: int = 0
-    placing: int = 0
-    following: Counter[CallbackStatus | None] = attrs.field(factory=Counter[CallbackStatus | None])
-    finished: Counter[CallbackStatus | None] = attrs.field(factory=Counter[CallbackStatus | None])
-    refused: int = 0
-    unknown: int = 0
-    placed_now: int = 0
-    polls: int = 0
-    seconds: float = 0.0
-    waiting_for: str | None = None
-    stopped: str | None = None
-    cause: TeniosError | None = None
-
-    def count(self, tally: Mapping[tuple[RowState, CallbackStatus | None], int]) -> None:
-        """Takes over what the ledger says."""
-        self.following.clear()
-        self.finished.clear()
-        self.queued = self.placing = self.refused = self.unknown = 0
-        for (state, status), count in tally.items():
-            match state:
-                case RowState.QUEUED:
-                    self.queued += count
-                case RowState.SENDING:
-                    self.placing += count
-                case RowState.PLACED:
-                    self.following[status] += count
-                case RowState.FINISHED:
-                    self.finished[status] += count
-                case RowState.REFUSED:
-                    self.refused += count
-                case RowState.UNKNOWN:
-                    self.unknown += count
-
-    @property
-    def total(self) -> int:
-        """All rows."""
-        settled = self.refused + self.unknown + self.finished.total()
-        return self.queued + self.placing + self.following.total() + settled
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Until all are placed, at the pace so far; None before there is one."""
-        if not self.placed_now or not self.seconds:
-            return None
-        return self.queued * self.seconds / self.placed_now
 
 
 class Runner:
@@ -166,7 +102,7 @@ class Runner:
             raise ValueError("rate must be a number of calls a second above 0")
         if not limit >= 0:
             raise ValueError("limit must be a number of calls of 0 or more")
-        self.progress = Progress()
+        self.progress: Progress = Progress()
         self._ledger = ledger
         self._client = client
         self._interval = 1 / rate
@@ -182,7 +118,9 @@ class Runner:
         self._next_at = -math.inf
         self._pause_ends = -math.inf
         self._pause = BACKOFF
+        self._pause_reason: str | None = None
         self._dispatching = anyio.CancelScope()
+        self._is_dispatched = anyio.CancelScope()
         self._being_placed: set[int] = set()
         self._landed = anyio.Event()
         self._followed: dict[str, Row] = {}
@@ -197,7 +135,7 @@ class Runner:
 
         Raises `LedgerFailed` where nothing can be written down any more; a cancellation keeps what is open.
         """
-        await self._count()
+        self.progress.count(await self._ledger.tally())
         self._began = anyio.current_time()
         try:
             async with self._client.monitor(polling=self._polling) as monitor, anyio.create_task_group() as group:
@@ -216,24 +154,34 @@ class Runner:
         finally:
             with anyio.move_on_after(LAST_WORDS, shield=True), contextlib.suppress(LedgerFailed):
                 await self._write()
-                await self._count()
+                self.progress.count(await self._ledger.tally())
             self._tick()
         return self.progress
 
     def stop(self, reason: str, cause: TeniosError | None = None) -> None:
         """Places nothing more from now on; what is open is followed to its end."""
         if self.progress.stopped is None:
-            self.progress.stopped, self.progress.cause = reason, cause
+            self.progress.stopped, self.progress.cause, self.progress.waiting_for = reason, cause, None
         self._dispatching.cancel()
-
-    async def _count(self) -> None:
-        self.progress.count(await self._ledger.tally())
 
     async def _place_all(self, monitor: CallbackMonitor) -> None:
         async with anyio.create_task_group() as group:
+            group.start_soon(self._look_for_stop_file)
             with self._dispatching:
                 await self._dispatch(monitor, group)
+            self._is_dispatched.cancel()
         monitor.seal()
+
+    async def _look_for_stop_file(self) -> None:
+        """Also while there is nothing to place, so that who waits for the run to end does not wait for that."""
+        with self._is_dispatched:
+            while self._stop_file is not None:
+                self._stop_for_file()
+                await anyio.sleep(LOOK_FOR_FILE)
+
+    def _stop_for_file(self) -> None:
+        if self.progress.stopped is None and self._stop_file is not None and self._stop_file.exists():
+            self.stop(f"the stop file {self._stop_file} is there")
 
     async def _dispatch(self, monitor: CallbackMonitor, group: anyio.abc.TaskGroup) -> None:
         rows: deque[Row] = deque()
@@ -290,8 +238,15 @@ class Runner:
 
     async def _turn(self) -> None:
         """Returns at the next even moment that is not in a pause."""
-        while (until := max(self._next_at, self._pause_ends)) - (now := anyio.current_time()) >= RESOLUTION:  # noqa: ASYNC110  # a pause may grow meanwhile
+        while True:
+            now = anyio.current_time()
+            until = max(self._next_at, self._pause_ends)  # a pause may grow meanwhile
+            if until - now < RESOLUTION:
+                break
+            if self._pause_ends > now:
+                self.progress.waiting_for = self._pause_reason
             await anyio.sleep_until(until)
+        self.progress.waiting_for = None
         self._next_at = max(self._next_at, now) + self._interval
 
     async def _place(self, monitor: CallbackMonitor, row: Row) -> None:
@@ -315,8 +270,7 @@ class Runner:
             self._follow(monitor, row.at(standing))
 
     def _check(self, row: Row) -> None:
-        if self.progress.stopped is None and self._stop_file is not None and self._stop_file.exists():
-            self.stop(f"the stop file {self._stop_file} is there")
+        self._stop_for_file()
         if self.progress.stopped is not None:
             raise NotSent(self.progress.stopped)
         if self._opens_at(row) is not None:
@@ -325,6 +279,7 @@ class Runner:
     def _wait_out(self, trouble: ConnectionFailed | RateLimited) -> None:
         """No new call for a while; each further trouble doubles it."""
         asked = trouble.retry_after if isinstance(trouble, RateLimited) else None
+        self._pause_reason = "TENIOS, which asks for fewer calls" if asked else f"TENIOS: {trouble}"
         self._pause_ends = max(self._pause_ends, anyio.current_time() + max(asked or 0.0, self._pause))
         self._pause = min(2 * self._pause, BACKOFF_MAX)
 
@@ -427,7 +382,7 @@ class Runner:
                 if inspect.isawaitable(answer):
                     await answer
             except Exception:  # a hook must not end a campaign
-                _log.exception("a hook raised")
+                _log.exception("a hook raised", extra={"tenios_event": "hook_failed"})
 
     def _tick(self) -> None:
         self.progress.seconds = anyio.current_time() - self._began
@@ -459,8 +414,7 @@ def _raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:
     leaves = list(_leaves(group))
     if any(isinstance(leaf, LedgerFailed) for leaf in leaves):
         failures = [leaf for leaf in leaves if isinstance(leaf, LedgerFailed)]
-        callbacks = [callback for failure in failures for callback in failure.callbacks]
-        raise LedgerFailed(str(failures[0]), *callbacks) from None
+        raise LedgerFailed(str(failures[0]), *(row for failure in failures for row in failure.rows)) from None
     if leaves and isinstance(leaves[0], TeniosError):
         raise leaves[0] from leaves[0].__cause__
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 
-from tenios_async.batch.errors import LedgerFailed
+from tenios_async.batch.errors import LedgerError, LedgerFailed
 from tenios_async.batch.ledger import Change, Ledger
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.standing import IllegalMove, RowState, Standing
@@ -48,7 +50,13 @@ class SQLiteLedger(Ledger):
         LedgerFile.create(path, {"kind": _KIND})
 
     async def __aenter__(self) -> Self:
-        self._writer = await asyncio.to_thread(_Writer.start, self._path, asyncio.get_running_loop())
+        opening = asyncio.ensure_future(asyncio.to_thread(_Writer.start, self._path, asyncio.get_running_loop()))
+        try:
+            self._writer = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with contextlib.suppress(LedgerError):  # a thread cannot be cancelled, and would keep the lock
+                await asyncio.to_thread((await opening).stop)
+            raise
         return self
 
     @property
@@ -112,6 +120,7 @@ class _Job:
     work: Callable[[LedgerFile], Any]
     future: asyncio.Future[Any]
     result: Any = None
+    error: Exception | None = None
 
 
 class _Writer:
@@ -161,15 +170,26 @@ class _Writer:
             try:
                 with self.file.transaction():
                     for job in jobs:
-                        job.result = job.work(self.file)
+                        self._do(job)
             except Exception as error:  # whatever it is, none of this is known to be on the disk
-                failure = error if isinstance(error, LedgerFailed) else LedgerFailed(f"{self.file.path}: {error!r}")
+                failure = error if isinstance(error, LedgerFailed) else LedgerFailed(_told(error, self.file.path))
                 with self._changed:
                     # After a failed fsync nobody knows what the disk holds: a second one that succeeds proves nothing.
                     self._failure = failure
                     jobs += self._jobs
                     self._jobs.clear()
             self._loop.call_soon_threadsafe(_deliver, jobs, failure)
+
+    def _do(self, job: _Job) -> None:
+        before = self.file.changes
+        try:
+            job.result = job.work(self.file)
+        except (LedgerError, sqlite3.Error):
+            raise
+        except Exception as error:  # it could not even be tried: the others have nothing to do with it
+            if self.file.changes != before:
+                raise
+            job.error = error
 
     def _take(self) -> list[_Job]:
         """All that is queued; empty once this is to stop, or has failed."""
@@ -181,11 +201,17 @@ class _Writer:
             return jobs
 
 
+def _told(error: Exception, path: Path) -> str:
+    return str(error) if isinstance(error, LedgerError) else f"{path}: {error!r}"
+
+
 def _deliver(jobs: list[_Job], failure: Exception | None) -> None:
     for job in jobs:
         if job.future.done():
             continue
-        if failure is None:
+        if job.error is not None and failure is None:
+            job.future.set_exception(job.error)
+        elif failure is None:
             job.future.set_result(job.result)
         else:
             job.future.set_exception(failure)

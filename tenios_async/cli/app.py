@@ -6,31 +6,32 @@ import asyncio
 import logging
 import math
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from tenios_async import CallbackRequest, Polling, __version__, mask_number
 from tenios_async.batch.postgres_url import without_passwords
-from tenios_async.cli import calls, demo, doctor, simulate
+from tenios_async.cli import calls, demo, doctor, simulate, teaching
+from tenios_async.cli import completion as completing
 from tenios_async.cli.batch import batch
 from tenios_async.cli.connection import Connection
 from tenios_async.cli.options import ConfigId, Flag, Json, Whole
-from tenios_async.cli.outcome import EXIT_CODES, Exit
-from tenios_async.cli.output import Output
-from tenios_async.cli.running import run_command
+from tenios_async.cli.outcome import Exit
+from tenios_async.cli.output import HelpConsole, Output
+from tenios_async.cli.running import nobody_reads, run_command, run_plainly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 logging.getLogger("tenios_async").addHandler(logging.NullHandler())  # the command says itself what there is to say
 
-app = App(
+app: App = App(
     name="tenios",
     help="Place telephone callbacks through the TENIOS Callback API and follow each to its end.\n\n"
     "The access key comes from TENIOS_ACCESS_KEY or a file, never from an option: those show in the list of processes.",
     help_format="plaintext",
-    help_epilogue=EXIT_CODES,
+    help_epilogue=teaching.FIRST_STEPS,
     version=__version__,
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
@@ -42,7 +43,7 @@ _Hyphen = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _DEFAULT = Connection()
 
 
-@app.command
+@app.command(help_epilogue=teaching.INIT)
 def init(
     number: str,
     /,
@@ -81,7 +82,7 @@ def init(
     )
 
 
-@app.command
+@app.command(help_epilogue=teaching.STATUS)
 def status(
     callback: _Hyphen, /, *, timeout: float | None = None, json: Json = False, connection: Connection = _DEFAULT
 ) -> int:
@@ -96,7 +97,7 @@ def status(
     return run_command(output, lambda: calls.ask(connection.client(), target, output, timeout=timeout))
 
 
-@app.command
+@app.command(help_epilogue=teaching.WATCH)
 def watch(
     callback: _Hyphen,
     /,
@@ -123,7 +124,7 @@ def watch(
     )
 
 
-@app.command(name="simulate")
+@app.command(name="simulate", help_epilogue=teaching.SIMULATE)
 def simulate_(
     *,
     port: Whole = 8080,
@@ -154,7 +155,7 @@ def simulate_(
     )
 
 
-@app.command(name="demo")
+@app.command(name="demo", help_epilogue=teaching.DEMO)
 def demo_(*, speed: float = 10.0, json: Json = False) -> int:
     """Place calls against a simulator on this machine and show each to its end. No phone rings.
 
@@ -168,7 +169,7 @@ def demo_(*, speed: float = 10.0, json: Json = False) -> int:
     return run_command(output, lambda: demo.play(output, speed=speed))
 
 
-@app.command(name="doctor")
+@app.command(name="doctor", help_epilogue=teaching.DOCTOR)
 def doctor_(
     *,
     callback: Annotated[str | None, Parameter(name="--id", allow_leading_hyphen=True)] = None,
@@ -187,13 +188,31 @@ def doctor_(
     return run_command(output, lambda: doctor.examine(connection, output, config_id=config_id, callback=target))
 
 
+@app.command(help_epilogue=teaching.COMPLETION)
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+    """Print what makes a shell complete commands, options and files by the tab key.
+
+    Args:
+        shell: bash, zsh or fish.
+    """
+    output = Output()
+    return run_plainly(output, lambda: output.raw(completing.script(app, shell)))
+
+
+_ONE_LINE = 10_000
 _LIKE_A_NUMBER = re.compile(r"\+?[0-9]{7,}")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Parses and runs; the exit code."""
+    if Output().is_screen:
+        app.help_formatter, app.console = None, HelpConsole(highlight=False)
+    else:  # boxes are for the eye, and a pipe gets each thing in one line
+        app.help_formatter, app.console = "plain", HelpConsole(width=_ONE_LINE, highlight=False)
     try:
         code = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+    except BrokenPipeError:
+        return nobody_reads()
     except (CycloptsError, ValueError, OSError) as error:
         known: Exception = error
         if isinstance(error, CycloptsError):  # which quotes what it was given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import math
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from tenios_async.batch.postgres_url import PostgresURL
-from tenios_async.cli import campaigns, workers
+from tenios_async.cli import campaigns, doubts, teaching, workers
 from tenios_async.cli.connection import Connection
 from tenios_async.cli.ledgers import Ledger
 from tenios_async.cli.options import ConfigId, Flag, Json, Whole
@@ -23,7 +22,11 @@ if TYPE_CHECKING:
 
     from cyclopts import Token
 
-batch = App(name="batch", help="Call everybody on a list, each at most once, and follow each call to its end.")
+batch: App = App(
+    name="batch",
+    help="Call everybody on a list, each at most once, and follow each call to its end.",
+    help_epilogue=teaching.BATCH,
+)
 
 _PERIODS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -50,6 +53,7 @@ _Share = Annotated[float | None, Parameter(converter=_share)]
 _Columns = Annotated[list[str] | None, Parameter(name="--column", negative=())]
 _Prefixes = Annotated[list[str] | None, Parameter(name="--prefix", negative=(), allow_leading_hyphen=False)]
 _Called = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
+_Texts = Annotated[list[str] | None, Parameter(negative=())]
 _Lines = Annotated[list[int] | None, Parameter(name="--line", negative=())]
 _CONNECTION = Connection()
 
@@ -62,7 +66,7 @@ def _columns(given: list[str] | None) -> dict[str, str]:
     return {name: column for name, _, column in pairs}
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_CREATE)
 def create(
     contacts: Path,
     ledger: Ledger,
@@ -81,7 +85,7 @@ def create(
 
     Args:
         contacts: A CSV file with a header, or JSON lines.
-        ledger: The file to make, or a postgresql:// URL for several machines. From now on it is the campaign: keep it.
+        ledger: The file to make. From now on it is the campaign: keep it, and do not copy it.
         config_id: The callback configuration id from the customer portal; it names the agent.
         region: Two letters, for instance DE: numbers may be written as they are there, and must belong there.
         prefix: A country that may be called, for instance +49. May be given several times.
@@ -103,7 +107,7 @@ def create(
     )
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_ADD)
 def add(
     ledger: Ledger,
     contacts: Path,
@@ -131,7 +135,7 @@ def add(
     return run_plainly(output, lambda: campaigns.add(output, ledger, options))
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_RUN)
 def run(
     ledger: Ledger,
     /,
@@ -178,7 +182,9 @@ def run(
         opt_out=opt_out,
     )
     if dry_run:
-        return run_plainly(output, lambda: campaigns.rehearse(output, ledger, options, show_numbers=show_numbers))
+        return run_plainly(
+            output, lambda: campaigns.rehearse(output, ledger, options, report=report, show_numbers=show_numbers)
+        )
     if isinstance(ledger, PostgresURL):
         settings = workers.settings_of(rate=rate, limit=limit, hours=hours, tz=tz, max_unknown=max_unknown)
         return run_command(
@@ -200,7 +206,7 @@ def run(
     )
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_WORKER)
 def worker(
     ledger: Ledger,
     /,
@@ -230,7 +236,7 @@ def worker(
     )
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_CONTROL)
 def control(
     ledger: Ledger,
     /,
@@ -269,7 +275,7 @@ def control(
     return run_plainly(output, lambda: workers.control(output, ledger, settings, accept_failover=accept_failover))
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_MIGRATE)
 def migrate(path: Path, ledger: Ledger, /, *, json: Json = False) -> int:
     """Move a campaign from a file into PostgreSQL, where several machines can work it. Nothing is lost or called.
 
@@ -282,7 +288,7 @@ def migrate(path: Path, ledger: Ledger, /, *, json: Json = False) -> int:
     return run_plainly(output, lambda: workers.migrate(output, path, ledger))
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_STATUS)
 def status(ledger: Ledger, /, *, json: Json = False) -> int:
     """Show how far a campaign is, also while it runs.
 
@@ -294,7 +300,7 @@ def status(ledger: Ledger, /, *, json: Json = False) -> int:
     return run_plainly(output, lambda: campaigns.status(output, ledger))
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_REPORT)
 def report(ledger: Ledger, file: Path, /, *, tz: str | None = None, json: Json = False) -> int:
     """Write a campaign's report: one HTML file that needs no network.
 
@@ -308,13 +314,14 @@ def report(ledger: Ledger, file: Path, /, *, tz: str | None = None, json: Json =
     return run_plainly(output, lambda: campaigns.report(output, ledger, file, tz=tz))
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_RESOLVE)
 def resolve(
     ledger: Ledger,
     /,
     *,
     line: _Lines = None,
-    number: Annotated[list[str] | None, Parameter(negative=())] = None,
+    number: _Texts = None,
+    key: _Texts = None,
     all_: Annotated[bool, Parameter(name="--all", negative=())] = False,
     called: _Called = None,
     not_called: Flag = False,
@@ -328,6 +335,7 @@ def resolve(
         ledger: The campaign.
         line: The line of the contacts file it is about. May be given several times.
         number: The phone number it is about. May be given several times.
+        key: The key it is about, in a ledger of `place_once`. May be given several times.
         all_: All that are in doubt.
         called: It was called. With the id of the callback it is followed by the next run; without, it counts as ended.
         not_called: It was not called: it is queued again.
@@ -339,17 +347,19 @@ def resolve(
         raise ValueError("--called and --not-called exclude each other")
     if called is not None and len(called) > 1:
         raise ValueError("--called takes one id")
-    if called and (all_ or len(line or ()) + len(number or ()) > 1):
-        raise ValueError("an id belongs to one call: name one --line or one --number")
+    which = doubts.Which(tuple(line or ()), tuple(number or ()), tuple(key or ()), is_all=all_)
+    if called and not which.is_one:
+        raise ValueError("an id belongs to one call: name one --line, --number or --key")
     output = Output(as_json=json)
-    which = campaigns.Which(tuple(line or ()), tuple(number or ()), is_all=all_)
     if called is None and not not_called:
-        return run_plainly(output, lambda: campaigns.doubts(output, ledger, show_numbers=show_numbers))
-    verdict = campaigns.Verdict(called is not None, called[0] if called else None, who or getpass.getuser())
-    return run_plainly(output, lambda: campaigns.resolve(output, ledger, which, verdict))
+        if which != doubts.Which((), (), (), is_all=False) or who is not None:
+            raise ValueError("say what became of it: --called, --called ID or --not-called")
+        return run_plainly(output, lambda: doubts.list_doubts(output, ledger, show_numbers=show_numbers))
+    verdict = doubts.Verdict(called is not None, called[0] if called else None, who)
+    return run_plainly(output, lambda: doubts.resolve(output, ledger, which, verdict))
 
 
-@batch.command
+@batch.command(help_epilogue=teaching.BATCH_EXPORT)
 def export(ledger: Ledger, file: Path, /, *, json: Json = False) -> int:
     """Write every contact and what became of it, as CSV or JSON lines by the name of the file. Numbers stand in full.
 

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-import os
-import tempfile
-from contextlib import contextmanager
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from tenios_async import CallbackStatus, mask_number
 from tenios_async.batch import Campaign, Hours, LedgerError, LedgerFailed, Progress, RowState
-from tenios_async.batch.campaign import campaign_facts
+from tenios_async.batch.campaign import campaign_facts, read_campaign_opt_outs
 from tenios_async.batch.contacts import is_json
 from tenios_async.batch.export import write_rows
+from tenios_async.batch.files import check_writable, replacing
 from tenios_async.batch.reading import read_figures
 from tenios_async.batch.report import html, table
 from tenios_async.cli import ledgers
-from tenios_async.cli.calls import read_callback
 from tenios_async.cli.ledgers import reading
 from tenios_async.cli.outcome import Exit, exit_for
 from tenios_async.cli.output import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from tenios_async import TeniosClient, Transition
     from tenios_async.batch import Row, Taken
+    from tenios_async.batch.figures import Figures
     from tenios_async.cli.ledgers import Where
     from tenios_async.cli.output import Output
 
@@ -65,24 +64,6 @@ class Run:
     stop_file: Path | None
     max_unknown: float
     opt_out: Path | None
-
-
-@attrs.frozen
-class Which:
-    """The rows a person speaks of."""
-
-    lines: tuple[int, ...]
-    numbers: tuple[str, ...]
-    is_all: bool
-
-
-@attrs.frozen
-class Verdict:
-    """What a person says became of a call."""
-
-    was_called: bool
-    callback_id: str | None
-    who: str
 
 
 def parse_hours(text: str | None, tz: str | None) -> Hours | None:
@@ -150,20 +131,35 @@ async def run(
             except BrokenPipeError:
                 campaign.stop("nobody reads what it says")
 
+    if report is not None:
+        check_writable(report)
     client = make_client()
     try:
         async with Campaign(ledger) as campaign, client, shown(output, campaign):
             progress = await campaign.run(client, hook=tell, **attrs.asdict(options, recurse=False))
     except LedgerFailed as failure:
-        for callback in failure.callbacks:
-            output.token(callback)
+        for row in failure.rows:
+            tell_unrecorded(output, ledger, row)
         raise
     except asyncio.CancelledError:
         output.note("tenios: stopped; nothing more is placed, what is open is kept. The same command goes on")
         raise
     finally:
         report_at_the_end(output, ledger, report)
-    return tell_end(output, progress)
+    code = tell_end(output, progress)
+    with contextlib.suppress(LedgerError):  # whatever becomes of it, the run is over
+        show_figures(output, ledger)
+    return code
+
+
+def tell_unrecorded(output: Output, ledger: Where, row: Row) -> None:
+    """A call that only this program knows of."""
+    assert row.callback is not None  # noqa: S101  # it was placed
+    id_ = row.callback.id
+    with contextlib.suppress(BrokenPipeError):
+        output.emit("unrecorded", row=row.id, line=row.line, id=id_, token=row.callback.to_json())
+    command = f"tenios batch resolve {shlex.quote(str(ledger))} --line {row.line} --called {shlex.quote(str(id_))}"
+    output.note(f"tenios: line {row.line} was placed and is not written down; once the disk is mended: {command}")
 
 
 def report_at_the_end(output: Output, ledger: Where, report: Path | None) -> None:
@@ -284,14 +280,21 @@ def _lasting(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def rehearse(output: Output, ledger: Where, options: Run, *, show_numbers: bool) -> Exit:
+def rehearse(
+    output: Output, ledger: Where, options: Run, *, report: Path | None = None, show_numbers: bool = False
+) -> Exit:
     """Says what a run would do."""
-    with reading(ledger) as file:
-        campaign_facts(file)
+    if report is not None:
+        check_writable(report)
+    with reading(ledger) as file, file.snapshot():
+        opt_outs = read_campaign_opt_outs(campaign_facts(file), options.opt_out)
         counts = file.counts()
-        first = file.queued(5)
+        first = [row for row in file.queued(5 + len(opt_outs)) if row.request.callback_number not in opt_outs][:5]
+        opted_out = (
+            sum(row.request.callback_number in opt_outs for row in file.rows(RowState.QUEUED)) if opt_outs else 0
+        )
     queued, placed = counts[RowState.QUEUED], counts[RowState.PLACED]
-    now = min(queued, options.limit)
+    now = min(queued - opted_out, options.limit)
     seconds = None if math.isinf(options.rate) else now / options.rate
     opens_at = None
     if options.hours is not None and not options.hours.is_open(datetime.now(UTC)):
@@ -301,6 +304,7 @@ def rehearse(output: Output, ledger: Where, options: Run, *, show_numbers: bool)
         "rehearsed",
         would_call=now,
         queued=queued,
+        opted_out=opted_out,
         would_follow=placed,
         in_doubt=counts[RowState.UNKNOWN] + counts[RowState.SENDING],
         seconds=seconds,
@@ -308,7 +312,9 @@ def rehearse(output: Output, ledger: Where, options: Run, *, show_numbers: bool)
         is_stopped=is_stopped,
     )
     output.say(f"would call {now:g} contacts, and follow {placed} that are placed; nobody was called")
-    for row in first:
+    if opted_out:
+        output.say(f"{opted_out} others are on the opt-out list")
+    for row in first[: int(min(now, len(first)))]:
         output.say(f"  {shown_number(row, in_full=show_numbers)}")
     if seconds is not None:
         output.say(f"in {_lasting(seconds)} at least, by the rate")
@@ -321,16 +327,18 @@ def rehearse(output: Output, ledger: Where, options: Run, *, show_numbers: bool)
 
 def status(output: Output, ledger: Where) -> Exit:
     """Shows the figures."""
+    figures = show_figures(output, ledger)
+    output.emit("status", **{str(outcome).lower(): count for outcome, count in figures.outcomes.items()})
+    return Exit.OK
+
+
+def show_figures(output: Output, ledger: Where) -> Figures:
+    """Shows them, and gives them."""
     with reading(ledger) as file:
         campaign_facts(file)
         figures = read_figures(file, datetime.now().astimezone())
-    output.emit("status", **{str(outcome).lower(): count for outcome, count in figures.outcomes.items()})
-    if not output.as_json:
-        shown = Table(box=None, show_header=False, pad_edge=False)
-        for label, value in table(figures):
-            shown.add_row(plain(label), plain(value))
-        output.console.print(shown)
-    return Exit.OK
+    output.columns(table(figures))
+    return figures
 
 
 def report(output: Output, ledger: Where, file: Path, *, tz: str | None) -> Exit:
@@ -355,53 +363,6 @@ def _report(ledger: Where, tz: str | None) -> str:
         return html(read_figures(file, now))
 
 
-def doubts(output: Output, ledger: Where, *, show_numbers: bool) -> Exit:
-    """Lists the calls in doubt."""
-    with reading(ledger) as file:
-        rows = list(file.rows(RowState.UNKNOWN))
-    shown = Table("line", "number", "about to leave at", "why", box=None, pad_edge=False)
-    for row in rows:
-        number = shown_number(row, in_full=show_numbers)
-        at, reason = row.standing.intended_at, row.standing.reason or ""
-        output.emit("doubt", line=row.line, number=number, at=None if at is None else at.isoformat(), reason=reason)
-        when = "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
-        shown.add_row("" if row.line is None else str(row.line), number, when, plain(reason))
-    if not output.as_json:
-        output.console.print(shown if rows else "nothing is in doubt")
-        if rows:
-            output.say("say what became of them: --line LINE --called [ID], or --not-called")
-    return Exit.OK
-
-
-def resolve(output: Output, ledger: Where, which: Which, verdict: Verdict) -> Exit:
-    """Writes down what a person says."""
-    callback = None if verdict.callback_id is None else read_callback(verdict.callback_id)
-    with reading(ledger) as file:
-        rows = _chosen(list(file.rows(RowState.UNKNOWN)), which)
-        now = datetime.now(UTC)
-        with file.transaction():
-            for row in rows:
-                file.resolve(row, now, who=verdict.who, was_called=verdict.was_called, callback=callback)
-    what = "called" if verdict.was_called else "not called, and queued again"
-    output.emit("resolved", rows=[row.id for row in rows], was_called=verdict.was_called, who=verdict.who)
-    output.say(f"{len(rows)} written down as {what}, by {plain(verdict.who)}")
-    return Exit.OK
-
-
-def _chosen(rows: list[Row], which: Which) -> list[Row]:
-    """Those in doubt that a person speaks of. Raises `ValueError` where one of them is not in doubt."""
-    if which.is_all:
-        return rows
-    lines, numbers = {row.line: row for row in rows}, {row.request.callback_number: row for row in rows}
-    found = [(f"line {line}", lines.get(line)) for line in which.lines]
-    found += [(mask_number(number), numbers.get(number)) for number in which.numbers]
-    if not found:
-        raise ValueError("say which: --line LINE, --number NUMBER or --all")
-    if missing := [name for name, row in found if row is None]:
-        raise ValueError(f"not in doubt, or not in this campaign: {', '.join(missing)}")
-    return [row for _, row in found if row is not None]
-
-
 def export(output: Output, ledger: Where, file: Path) -> Exit:
     """Writes every row."""
     count = _export(ledger, file)
@@ -413,23 +374,10 @@ def export(output: Output, ledger: Where, file: Path) -> Exit:
 def _export(ledger: Where, file: Path) -> int:
     if not is_json(file) and file.suffix.lower() != ".csv":
         raise ValueError(f"{file.name} says neither .csv nor .jsonl")
-    with reading(ledger) as source, source.snapshot(), _replacing(file) as part:
-        return write_rows(file, part, source.rows(), source.extras())
+    with reading(ledger) as source, source.snapshot(), replacing(file) as part:
+        return write_rows(file, part, source.rows(), source.extras(), source.resolutions())
 
 
 def _write(file: Path, text: str) -> None:
-    with _replacing(file) as part:
+    with replacing(file) as part:
         part.write(text)
-
-
-@contextmanager
-def _replacing(file: Path) -> Generator[IO[str]]:
-    """Replaces a file in one step, readable by its owner only; whoever reads it meanwhile sees the old or the new."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as part:
-            yield part
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -33,7 +33,7 @@ class Connection:
 
     base_url: Annotated[str | None, Parameter(env_var="TENIOS_BASE_URL")] = None
     access_key_file: Path | None = None
-    allow_insecure_http: Annotated[bool, Parameter(negative=())] = False
+    allow_insecure_http: Annotated[bool, Parameter(negative=(), show_default=False)] = False
 
     def access_key(self) -> str:
         """The key from the file or the environment. Raises `ValueError` or `OSError` where there is none."""

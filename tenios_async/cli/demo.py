@@ -103,9 +103,8 @@ async def _show(tenios: TeniosClient, calls: list[_Call], output: Output, speed:
         output.say(_line(call, seen))
 
     await _all(tenios, calls, speed, write)
-    if not output.as_json:
-        output.console.print()
-        output.console.print(_table(calls))
+    output.say("")
+    output.columns([_COLUMNS, *map(_cells, calls)])
 
 
 async def _all(
@@ -136,17 +135,21 @@ def _line(call: _Call, seen: Transition) -> str:
     return f"{seen.elapsed:5.1f} s  {number}  [{style}]{state:<13}[/]  [dim]{meaning_of(seen.status)}[/]"
 
 
+_COLUMNS = ("call", "number", "state", "polls", "seconds")
+
+
+def _cells(call: _Call) -> tuple[str, ...]:
+    last = call.seen[-1] if call.seen else None
+    seen = ("", "") if last is None else (str(last.polls), f"{last.elapsed:.1f}")
+    return call.title, mask_number(call.request.callback_number), call.status, *seen
+
+
 def _table(calls: list[_Call]) -> RenderableType:
     table = Table()
-    for name in ("call", "number", "state", "polls", "seconds"):
+    for name in _COLUMNS:
         table.add_column(name, justify="right" if name in ("polls", "seconds") else "left")
     for call in calls:
-        last = call.seen[-1] if call.seen else None
-        table.add_row(
-            call.title,
-            mask_number(call.request.callback_number),
-            f"[{style_of(call.status) if last else 'dim'}]{plain(call.status)}[/]",
-            str(last.polls) if last else "",
-            f"{last.elapsed:.1f}" if last else "",
-        )
+        title, number, status, *seen = _cells(call)
+        style = style_of(status) if call.seen else "dim"
+        table.add_row(title, number, f"[{style}]{plain(status)}[/]", *seen)
     return table

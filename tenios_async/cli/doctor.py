@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rich.table import Table
-
 from tenios_async.cli.calls import ask
 from tenios_async.cli.outcome import Exit
-from tenios_async.cli.output import plain
 
 if TYPE_CHECKING:
     from tenios_async import Callback, TeniosClient
@@ -63,13 +60,7 @@ async def examine(connection: Connection, output: Output, *, config_id: str | No
 
 def _print(output: Output, facts: dict[str, str]) -> None:
     output.emit("doctor", **facts)
-    if output.as_json:
-        return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in facts.items():
-        label = name if name in _PACKAGES else name.replace("_", " ")
-        table.add_row(label, plain(value), style="red" if value.startswith("not ") else None)
-    output.console.print(table)
+    output.columns([(name if name in _PACKAGES else name.replace("_", " "), value) for name, value in facts.items()])
 
 
 def _proxy(base_url: str | None) -> str:

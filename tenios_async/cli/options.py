@@ -21,6 +21,6 @@ def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
 
 
 ConfigId = Annotated[str | None, Parameter(env_var="TENIOS_CALLBACK_CONFIG_ID")]
-Json = Annotated[bool, Parameter(name="--json", negative=())]
-Flag = Annotated[bool, Parameter(negative=())]
+Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 Whole = Annotated[int, Parameter(converter=_whole_number)]

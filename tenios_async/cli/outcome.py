@@ -35,21 +35,20 @@ class Exit(enum.IntEnum):
     BROKEN_PIPE = 141
 
 
-EXIT_CODES = """\
-Exit codes:
-
-  0  the call reached CONNECTED or DISCONNECTED, or the command is done
-  1  the call failed: CALL_A_FAILED or CALL_B_FAILED
-  2  bad usage or configuration
-  3  refused by TENIOS, no phone rings
-  4  outcome unknown: a phone may ring, do not simply run it again
-  5  timed out, or gave up watching, whose resume token is printed. Of a campaign: stopped before its end
-  6  no connection, nothing was sent
-  7  no usable answer to a question about a call
-  8  the ledger of a campaign cannot be written any more; nothing further was placed
-130  ended by Ctrl-C or SIGTERM (the simulator ends that way with 0)
-141  the output cannot be written or is not read any more; a resume token is on standard error
-"""
+MEANINGS: dict[Exit, str] = {
+    Exit.OK: "the call reached CONNECTED or DISCONNECTED, or the command is done",
+    Exit.CALL_FAILED: "the call failed: CALL_A_FAILED (the agent) or CALL_B_FAILED (the customer)",
+    Exit.USAGE: "bad usage or configuration",
+    Exit.REFUSED: "refused by TENIOS; no phone rings",
+    Exit.UNKNOWN: "outcome unknown: a phone may ring; do not simply run it again",
+    Exit.TIMED_OUT: "timed out, or gave up watching; a resume token is printed. Of a campaign: stopped before its end",
+    Exit.NO_CONNECTION: "no connection; nothing was sent",
+    Exit.NO_ANSWER: "no usable answer to a question about a call",
+    Exit.LEDGER_FAILED: "the ledger of a campaign cannot be written any more; nothing further was placed",
+    Exit.INTERRUPTED: "ended by Ctrl-C or SIGTERM (`tenios simulate` ends that way with 0)",
+    Exit.BROKEN_PIPE: "the output cannot be written or is not read any more; a resume token is on standard error",
+}
+"""What each code says. docs/command.md says the same."""
 
 
 _CODES: tuple[tuple[type[TeniosError], Exit], ...] = (
@@ -82,7 +81,7 @@ def exit_for_status(status: CallbackStatus) -> Exit:
     return Exit.CALL_FAILED if status in failed else Exit.OK
 
 
-_MEANINGS: dict[str, str] = {
+_STATES: dict[str, str] = {
     CallbackStatus.REQUESTED: "requested",
     CallbackStatus.ACCEPTED: "accepted by TENIOS",
     CallbackStatus.CALLING_A: "the agent's phone rings",
@@ -102,7 +101,7 @@ _STYLES: dict[str, str] = {
 
 def meaning_of(status: str) -> str:
     """The state in words."""
-    return _MEANINGS.get(status, "a state this version does not know")
+    return _STATES.get(status, "a state this version does not know")
 
 
 def style_of(status: str) -> str:

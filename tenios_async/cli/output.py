@@ -8,6 +8,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -17,7 +18,7 @@ from tenios_async import ApiError, Callback, TeniosError, Transition
 from tenios_async.cli.outcome import Exit, meaning_of, style_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
 
 class _Pipe(Console):
@@ -26,6 +27,15 @@ class _Pipe(Console):
     def on_broken_pipe(self) -> None:
         self.quiet = True
         raise BrokenPipeError
+
+
+class HelpConsole(_Pipe):
+    """Where help is printed: whatever keeps it from being written is a closed pipe."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's."""
+        with _unwritten():
+            super().print(*objects, **options)
 
 
 @contextlib.contextmanager
@@ -47,13 +57,17 @@ class Output:
 
     def __init__(self, *, as_json: bool = False, console: Console | None = None) -> None:
         self.as_json = as_json
-        self.console = console or _Pipe(highlight=False, soft_wrap=True, emoji=False)
+        self.console: Console = console or _Pipe(highlight=False, soft_wrap=True, emoji=False)
+        self.is_screen: bool = self.console.is_terminal and not self.console.is_dumb_terminal
+        """Whether this is a terminal that can do more than print. A pipe is none, whatever FORCE_COLOR says."""
+        if console is None:
+            self.is_screen = self.is_screen and sys.stdout is not None and sys.stdout.isatty()
         self._errors = _Pipe(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
     @property
     def is_live(self) -> bool:
         """Whether what is shown may change in place."""
-        return self.console.is_terminal and not self.as_json
+        return self.is_screen and not self.as_json
 
     def emit(self, event: str, **fields: Any) -> None:
         """One JSON object, where those are wanted."""
@@ -66,6 +80,20 @@ class Output:
         if not self.as_json:
             with _unwritten():
                 self.console.print(markup)
+
+    def columns(self, rows: Sequence[Sequence[str]]) -> None:
+        """Rows of plain text for people, in columns. A long line stays one, which a terminal wraps by itself."""
+        rows = [[_one_line(cell) for cell in row] for row in rows]
+        widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            line = "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+            self.say(escape(line.rstrip()))
+
+    def raw(self, text: str) -> Exit:
+        """A file's worth of text, as it is."""
+        with _unwritten():
+            print(text, flush=True)
+        return Exit.OK
 
     def note(self, text: str) -> None:
         """One line of plain text on standard error."""

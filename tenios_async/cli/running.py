@@ -53,15 +53,19 @@ def _run(output: Output, command: Callable[[], Exit]) -> Exit:
             output.token(callback)
         return code
     except BrokenPipeError:
-        # The interpreter flushes standard output at its end and would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.BROKEN_PIPE
+        return nobody_reads()
     except (ValueError, OSError, LedgerError, IllegalMove) as error:
         code = Exit.LEDGER_FAILED if isinstance(error, LedgerFailed) else Exit.USAGE
         output.error(error, code=code)
         return code
     except (KeyboardInterrupt, asyncio.CancelledError):
         return Exit.INTERRUPTED
+
+
+def nobody_reads() -> Exit:
+    """Standard output is closed or full: the interpreter flushes it at its end and would complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Exit.BROKEN_PIPE
 
 
 @contextlib.contextmanager

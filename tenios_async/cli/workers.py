@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from tenios_async.batch import LedgerFailed, controls
-from tenios_async.cli.campaigns import report_at_the_end, shown, shown_number, tell_end
+from tenios_async.batch import LedgerError, LedgerFailed, controls
+from tenios_async.batch.files import check_writable
+from tenios_async.cli.campaigns import report_at_the_end, show_figures, shown, shown_number, tell_end, tell_unrecorded
 from tenios_async.cli.ledgers import check_extra, in_postgres
 from tenios_async.cli.outcome import Exit
 from tenios_async.cli.output import plain
@@ -49,6 +51,8 @@ async def work(
 ) -> Exit:
     """Works a campaign with others until it is done or stopped."""
     url = in_postgres(ledger)
+    if report is not None:
+        check_writable(report)
     from tenios_async.batch.distributed import Worker  # noqa: PLC0415  # an extra
     from tenios_async.batch.postgres import PostgresLedger  # noqa: PLC0415
 
@@ -67,15 +71,18 @@ async def work(
             async with shown(output, worker):
                 progress = await worker.run()
     except LedgerFailed as failure:
-        for callback in failure.callbacks:
-            output.token(callback)
+        for row in failure.rows:
+            tell_unrecorded(output, url, row)
         raise
     except asyncio.CancelledError:
         output.note("tenios: stopped; what is open is left to the other workers. The same command goes on")
         raise
     finally:
         report_at_the_end(output, url, report)
-    return tell_end(output, progress)
+    code = tell_end(output, progress)
+    with contextlib.suppress(LedgerError):  # whatever becomes of it, the run is over
+        show_figures(output, url)
+    return code
 
 
 async def run(

@@ -28,7 +28,7 @@ class Simulator:
     base_url = "https://simulator.invalid"
 
     def __init__(self) -> None:
-        self.service = Service(clock=anyio.current_time, script=Script.talk())
+        self.service: Service = Service(clock=anyio.current_time, script=Script.talk())
 
     def client(self, **options: Any) -> TeniosClient:
         """A `TeniosClient` that talks to this simulator; options are the client's."""

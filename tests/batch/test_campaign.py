@@ -248,3 +248,19 @@ async def test_no_number_and_no_key_is_logged(contacts, path, caplog):
     assert "a hook raised" in logged
     for secret in (*N[:4], "+43221123456", "CANARY-KEY"):
         assert secret.lstrip("+") not in logged + shown
+
+
+def test_rejects_are_not_written_over_what_is_needed(contacts, path, tmp_path):
+    bad, opt_out, other = contacts("bad"), tmp_path / "opt-out", tmp_path / "other.db"
+    opt_out.write_text("")
+    SQLiteLedger.create(other)
+    for rejects in (bad, opt_out, path, other):
+        before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+        with pytest.raises(ValueError, match="not overwritten"):
+            Campaign.create(path, bad, opt_out=opt_out, rejects=rejects, **OPTIONS)
+        assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    Campaign.create(path, contacts(N[0], name="good.csv"), **OPTIONS)
+    for rejects in (bad, path):
+        with pytest.raises(ValueError, match="not overwritten"):
+            Campaign.add(path, bad, rejects=rejects)
+    assert [row.key for row in rows(path)] == [N[0]]

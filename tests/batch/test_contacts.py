@@ -183,3 +183,30 @@ def test_whatever_is_in_it_only_our_errors_come_out(tmp_path_factory, content, n
             assert isinstance(row, (Contact, BadRow))
     except SourceError:
         pass
+
+
+def test_rejects_keep_every_column_whichever_line_is_bad_first(tmp_path, read):
+    """One that is too short, and one that is no CSV at all."""
+    for first in ("+43221123456", '"a" b,c,d'):
+        bad = read(f"callback_number,name,city\n{first}\n+43221123450,Bob,K\xf6ln\n")
+        path = tmp_path / "rejects.csv"
+        with writing_rejects(path, as_json=False) as reject:
+            for row in bad:
+                reject(row)
+        mended = read(path.read_text().replace("+43", "+49"))
+        assert mended[1].extra == {"name": "Bob", "city": "K\xf6ln"}
+
+
+def test_half_a_character_is_a_bad_line(read, tmp_path):
+    """JSON can write what no file can hold; it must not end in the middle of a campaign or of its export."""
+    whole = json.dumps({"callback_number": N1, "name": "\U0001f600 \xfc"})
+    broken = [
+        '{"callback_number": "+49221123456", "name": "a\\ud800"}', '{"callback_number": "+49221123456", "na\\uDC00": 1}',
+        '{"callback_number": "+49221123456", "agent_announcement": "\\ud800"}', '["\\ud800"]',
+    ]  # fmt: skip
+    first, *rest = read("\n".join([whole, *broken]), name="contacts.jsonl")
+    assert first.extra == {"name": "\U0001f600 \xfc"}
+    assert [type(row) for row in rest] == [BadRow] * 4
+    with writing_rejects(tmp_path / "rejects.jsonl", as_json=True) as reject:
+        for row in rest:
+            reject(row)

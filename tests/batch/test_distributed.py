@@ -361,6 +361,8 @@ async def test_a_limit_counts_over_all_workers(town):
         for progress in await asyncio.gather(here.work(), here.work()):
             assert "as many" in progress.stopped
         assert here.states() == {"FINISHED": 20, "QUEUED": 30}
+        assert len({callback.number for callback in here.service.callbacks.values()}) == 20
+        here.service.inits.clear()  # which counts what was refused too
 
 
 async def test_a_breaker_that_trips_stops_all(town):

@@ -264,6 +264,30 @@ async def test_closing_writes_what_was_asked_for(ledger_path):
 
 
 @pytest.mark.asyncio
+async def test_who_is_cancelled_while_it_is_opened_keeps_no_lock(ledger_path, monkeypatch):
+    held, go_on = threading.Event(), threading.Event()
+    recover = LedgerFile.recover
+
+    def slow(file):
+        held.set()
+        assert go_on.wait(10)
+        return recover(file)
+
+    monkeypatch.setattr(LedgerFile, "recover", slow)
+    for path in (ledger_path, ledger_path.with_name("missing.db")):
+        go_on.clear()
+        opening = asyncio.ensure_future(SQLiteLedger(path).__aenter__())
+        await (asyncio.to_thread(held.wait, 10) if path == ledger_path else asyncio.sleep(0))
+        opening.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    async with SQLiteLedger(ledger_path):
+        pass
+
+
+@pytest.mark.asyncio
 async def test_after_a_failure_nothing_more_is_written_or_dialled(ledger_path):
     """An fsync that failed is not tried again: nobody knows what the disk holds."""
     service = Service()
@@ -284,6 +308,54 @@ async def test_after_a_failure_nothing_more_is_written_or_dialled(ledger_path):
     assert service.inits.total() == 1
     async with SQLiteLedger(ledger_path) as ledger:
         assert (await ledger.by_key("before")).standing.state is RowState.PLACED
+
+
+def test_what_could_not_be_synced_is_not_synced_again_on_closing(ledger_path):
+    """SQLite would move the log into the file then. All of it is there for the next to open it, who does."""
+    ledger = LedgerFile.write(ledger_path)
+    with ledger.transaction():
+        ledger.put(NewRow("key", REQUEST))
+    with pytest.raises(LedgerFailed, match="I/O"), ledger.transaction():
+        raise sqlite3.OperationalError("disk I/O error")
+    before = [looked_at(file) for file in (ledger_path, ledger_path.with_name("calls.db-wal"))]
+    ledger.close()
+    ledger.close()
+    assert [looked_at(file) for file in (ledger_path, ledger_path.with_name("calls.db-wal"))] == before
+    with LedgerFile.write(ledger_path) as ledger:
+        assert ledger.by_key("key") is not None
+
+
+def test_a_disk_that_fails_while_it_is_made(tmp_path, monkeypatch):
+    """Also where its path is a relative one."""
+    monkeypatch.chdir(tmp_path)
+
+    def fill(ledger):
+        with ledger.transaction():
+            raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(LedgerFailed, match="I/O"):
+        LedgerFile.create("calls.db", {}, fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_what_cannot_be_written_down_is_told_to_who_asked_for_it_alone(ledger_path):
+    """One request of a web page must not end all the others'."""
+    broken = NewRow("key \ud800", REQUEST)
+    async with SQLiteLedger(ledger_path) as ledger:
+        asked = [ledger.put(new) for new in (NewRow("before", REQUEST), broken, NewRow("after", REQUEST))]
+        before, error, after = await asyncio.gather(*asked, return_exceptions=True)
+        assert (before.id, after.id) == (1, 2)
+        assert isinstance(error, ValueError)
+
+        def half(_):
+            ledger._open().file.put(NewRow("half", REQUEST))
+            raise ValueError("in the middle")
+
+        with pytest.raises(LedgerFailed, match="middle"):  # nobody knows what it has done
+            await ledger._do(half)
+    async with SQLiteLedger(ledger_path) as ledger:
+        assert await ledger.by_key("half") is None
 
 
 FULL = """
@@ -364,6 +436,20 @@ async def test_a_hundred_who_ask_at_once_get_the_same_callback(ledger_path):
             with pytest.raises(ValueError, match="another request"):
                 await ledger.place_once(client, CallbackRequest("config", "+49221999999"), key="key")
     assert len(set(callbacks)) == 1
+    assert service.inits.total() == 1
+
+
+@pytest.mark.asyncio
+async def test_who_asks_for_something_else_spoils_it_for_nobody(ledger_path):
+    service = Service()
+    other = CallbackRequest("config", "+49221999999")
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            placed = await ledger.place_once(client, REQUEST, key="key")
+            asked = [ledger.place_once(client, request, key="key") for request in (other, REQUEST, other, REQUEST)]
+            first, second, third, fourth = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(found) for found in (first, third)] == [ValueError, ValueError]
+    assert placed == second == fourth
     assert service.inits.total() == 1
 
 
@@ -461,7 +547,28 @@ async def test_a_row_that_somebody_else_has_moved_is_not_dialled(ledger_path):
     assert service.inits.total() == 0
 
 
-@pytest.mark.parametrize("key", ["", "x" * 257, 5, None])
+@pytest.mark.asyncio
+async def test_what_a_watch_has_seen_outlives_the_program(ledger_path):
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            placed = await ledger.place_once(client, REQUEST, key="key")
+            await ledger.saw("key", CallbackStatus.CALLING_A)
+        async with SQLiteLedger(ledger_path) as ledger:
+            token = (await ledger.by_key("key")).callback
+            assert (token.id, token.status, token.placed_at) == (placed.id, "CALLING_A", placed.placed_at)
+            assert await ledger.place_once(client, REQUEST, key="key") == token
+            await ledger.saw("key", CallbackStatus.DISCONNECTED)
+            await ledger.saw("key", CallbackStatus.CALLING_B)
+            row = await ledger.by_key("key")
+            assert (row.standing.state, row.callback.status) == (RowState.FINISHED, "DISCONNECTED")
+            await ledger.put(NewRow("not placed", REQUEST))
+            for key in ("not placed", "never heard of"):
+                with pytest.raises(ValueError, match="no call was placed"):
+                    await ledger.saw(key, CallbackStatus.CALLING_A)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 257, 5, None, "order \ud800"])
 @pytest.mark.asyncio
 async def test_keys_that_are_none(ledger_path, key):
     async with SQLiteLedger(ledger_path) as ledger:
@@ -502,4 +609,104 @@ async def test_killed_between_the_intent_and_the_answer(ledger_path):
     async with SQLiteLedger(ledger_path) as ledger:
         with pytest.raises(CallbackOutcomeUnknown, match="ended while"):
             await ledger.place_once(None, REQUEST, key="key")
+    assert service.inits.total() == 1
+
+
+@pytest.mark.parametrize("left", ["-wal", "-journal"])
+def test_what_is_left_of_a_ledger_of_that_name_is_not_taken_into_a_new_one(path, left):
+    """SQLite would play another ledger's log into it."""
+    path.with_name(path.name + left).write_bytes(b"x" * 100)
+    with pytest.raises(LedgerRefused, match="left of another ledger"):
+        SQLiteLedger.create(path)
+    assert [file.name for file in path.parent.iterdir()] == [f"calls.db{left}"]
+
+
+def test_a_list_that_cannot_be_read_is_no_failure_of_the_ledger(ledger_path):
+    """And it is closed as well as ever."""
+
+    def fill(_):
+        raise FileNotFoundError(2, "No such file", "contacts.csv")
+
+    with pytest.raises(FileNotFoundError):
+        LedgerFile.create(ledger_path.with_name("new.db"), {}, fill)
+    with LedgerFile.write(ledger_path) as ledger:
+        with pytest.raises(FileNotFoundError), ledger.transaction():
+            fill(ledger)
+        with pytest.raises(FileNotFoundError), ledger.snapshot():
+            fill(ledger)
+        with ledger.transaction():
+            ledger.put(NewRow("key", REQUEST))
+    with LedgerFile.read(ledger_path) as ledger:
+        assert list(ledger.query("SELECT is_open FROM mark")) == [(0,)]
+
+
+def test_an_id_belongs_to_one_call(ledger_path):
+    """A person who mistypes one must not have two calls followed as one."""
+    with LedgerFile.write(ledger_path) as ledger, ledger.transaction():
+        for number in range(1, 4):
+            ledger.put(NewRow(f"order {number}", REQUEST))
+            ledger.change(number, intend("a", NOW))
+        ledger.change(1, place("a", Callback(4711, "config", 0, NOW)))
+    with LedgerFile.write(ledger_path) as ledger:
+        assert ledger.recover() == 2
+        first, _ = ledger.rows(RowState.UNKNOWN)
+        for callback_id in (4711, "4711"):
+            with pytest.raises(IllegalMove, match="key order 1"), ledger.transaction():
+                ledger.resolve(first, NOW, who="A", was_called=True, callback=Callback(callback_id))
+        with ledger.transaction():
+            ledger.resolve(first, NOW, who="A", was_called=True, callback=Callback(4712))
+
+
+def test_a_commit_that_has_returned_survives_a_power_cut(ledger_path):
+    """What no test can pull the plug for: SQLite is told to wait for the disk, and on macOS for its cache too."""
+    for opening in (LedgerFile.write, LedgerFile.read):
+        with opening(ledger_path) as ledger:
+            told = [next(ledger.query(f"PRAGMA {name}"))[0] for name in ("journal_mode", "synchronous", "fullfsync")]
+            assert told == ["wal", 2, 1]
+
+
+@pytest.mark.asyncio
+async def test_an_intent_waits_for_its_connection(tmp_path):
+    """However many are asked for at once: for each connection one is about to leave, and one is being written down."""
+    path = tmp_path / "calls.db"
+    SQLiteLedger.create(path)
+    service = Watched(path, latency=0.01)
+    async with SimulatorServer(service) as server:
+        async with TeniosClient("key", base_url=server.base_url, max_connections=3) as client:
+            async with SQLiteLedger(path) as ledger:
+                requests = [CallbackRequest("config", f"+4922100{number:05}") for number in range(30)]
+                await asyncio.gather(*(ledger.place_once(client, r, key=r.callback_number) for r in requests))
+    sending = [states.count(RowState.SENDING) for states in service.seen]
+    assert len(sending) == 30
+    assert 1 <= max(sending) <= 2 * 3
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_cancelled_while_the_intent_is_being_committed(ledger_path, times):
+    """Natively, past every shield, and again while that is being undone: the acknowledgement is lost, the row is not."""
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with SQLiteLedger(ledger_path) as ledger:
+            await ledger.put(NewRow("key", REQUEST))
+            file, held, go_on = ledger._open().file, threading.Event(), threading.Event()
+            change = file.change
+
+            def slow(*change_of):
+                held.set()
+                assert go_on.wait(10)
+                return change(*change_of)
+
+            file.change = slow
+            placing = asyncio.ensure_future(ledger.place_once(client, REQUEST, key="key"))
+            await asyncio.to_thread(held.wait, 10)
+            for _ in range(times):
+                placing.cancel()
+                await asyncio.sleep(0)
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await placing
+            assert (await ledger.by_key("key")).standing.state is RowState.QUEUED
+            assert service.inits.total() == 0
+            assert (await ledger.place_once(client, REQUEST, key="key")).id == 10
     assert service.inits.total() == 1

@@ -34,6 +34,14 @@ def test_not_called_by_region(text, says):
         GERMAN.normalise(text)
 
 
+def test_of_countries_that_share_a_code_only_the_one_that_was_named():
+    assert Numbers("US").normalise("(202) 555-0123") == "+12025550123"
+    for jamaican in ("+1 876 555 1234", "876-555-1234"):
+        with pytest.raises(ValueError, match="country"):
+            Numbers("US").normalise(jamaican)
+    assert Numbers("US", ["+1"]).normalise("+1 876 555 1234") == "+18765551234"
+
+
 def test_prefixes_beside_a_region_say_which_countries():
     numbers = Numbers("DE", ["+49", "+41"])
     assert numbers.normalise("+41 44 668 18 00") == "+41446681800"
@@ -47,7 +55,7 @@ def test_prefixes_beside_a_region_say_which_countries():
     [
         ("0221123456", "E.164"), ("+49 221 123456", "E.164"), ("+4911", "E.164"), ("+043123456", "E.164"), ("", "E.164"),
         ("+49\u0661234567", "E.164"), ("+43123456789", "country"), ("+49900123456", "premium"), ("+49180123456", "premium"),
-        ("+491371234567", "premium"), ("+4918", "E.164"),
+        ("+491371234567", "premium"), ("+4918", "E.164"), ("+49116117", "service"), ("+4911833000", "service"),
     ],
 )  # fmt: skip
 def test_not_called_without_a_region(text, says):

@@ -246,7 +246,7 @@ def test_it_holds_the_numbers_it_was_given():
         "Reached",
         "Customer not reached",
         "Agent not reached",
-        "Refused by TENIOS",
+        "Refused",
         "Ended unseen",
         "In doubt",
     ]
@@ -313,7 +313,7 @@ def test_what_there_is_nothing_to_say_about_is_left_out():
     assert titles(EMPTY) == ["Where everyone stands", "About this campaign"]
     assert "Over time" not in titles(SAMPLES["nothing has ended"])
     assert titles(USUAL) == [
-        *("Where everyone stands", "In doubt: 6", "How far the calls came", "Over time", "Refused by TENIOS: 45"),
+        *("Where everyone stands", "In doubt: 6", "How far the calls came", "Over time", "Refused: 45"),
         *("Time in each state", "Polls", "About this campaign"),
     ]
 

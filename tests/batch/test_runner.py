@@ -142,6 +142,28 @@ async def test_the_stop_file_stops_before_the_next_byte(tmp_path):
     assert (await town.run(stop_file=tmp_path / "stop")).placed_now == 0
 
 
+async def test_the_stop_file_ends_the_waiting_too(tmp_path):
+    """For the hours, for the rate, and for calls to end."""
+    stop_file = tmp_path / "stop"
+    for options in ({"hours": Hours(5000, 6000)}, {"rate": 1 / 5000}, {"concurrency": 1}):
+        town = Town(3, script=Script.talk() if "concurrency" in options else SHORT)
+        async with anyio.create_task_group() as group:
+
+            async def stop():
+                await anyio.sleep(2.5)
+                stop_file.touch()
+
+            group.start_soon(stop)
+            began = anyio.current_time()
+            progress = await town.run(stop_file=stop_file, **options)
+        assert "stop file" in progress.stopped
+        assert progress.waiting_for is None
+        assert town.service.inits.total() == (0 if "hours" in options else 1)
+        if "concurrency" not in options:
+            assert anyio.current_time() - began == 3.0
+        stop_file.unlink()
+
+
 class Hours:
     """Open from one instant of the virtual clock to another; the wall clock stands still here."""
 
@@ -178,6 +200,17 @@ async def test_wrong_credentials_stop_placing_and_give_the_row_back():
     assert "configuration id" in progress.stopped
     assert town.ledger.states() == {"QUEUED": 200}
     assert town.service.inits.total() <= 10
+
+
+async def test_403_stops_placing_and_gives_the_row_back():
+    town = Town(20)
+    town.simulator.fail_init(Fault(403), number=town.numbers[3])
+    progress = await town.run(concurrency=1)
+    assert "403" in progress.stopped or "access key" in progress.stopped
+    assert town.ledger.states() == {"FINISHED": 3, "QUEUED": 17}
+    await town.run()
+    assert town.ledger.states() == {"FINISHED": 20}
+    assert town.service.inits[town.numbers[3]] == 2  # the first was refused
 
 
 async def test_a_refusal_of_one_call_is_kept():
@@ -262,7 +295,21 @@ async def test_the_network_goes_away_and_comes_back():
 
     transport.handle_async_request = handle_async_request
     town.simulator.http_client = lambda: httpx.AsyncClient(transport=transport)
-    await town.run(rate=2, concurrency=20)
+    waited_for = set()
+
+    async def look():
+        while True:
+            await anyio.sleep(10)
+            waited_for.add(
+                (anyio.current_time() < 450, town.runner.progress.waiting_for)
+            )  # the last pause is over then
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look)
+        await town.run(rate=2, concurrency=20)
+        group.cancel_scope.cancel()
+    assert any("TENIOS: " in (why or "") for is_away, why in waited_for if is_away)
+    assert {why for is_away, why in waited_for if not is_away} <= {None}
     assert town.ledger.states() == {"FINISHED": 20}
     assert not [instant for instant in town.dialled if 5 <= instant <= 400]
     town.assert_nobody_twice()
@@ -313,7 +360,7 @@ async def test_a_hook_that_raises_ends_nothing(caplog):
 
     await town.run(hook=raising)
     assert town.ledger.states() == {"FINISHED": 3}
-    assert len([record for record in caplog.records if "hook" in record.message]) == 3
+    assert len([record for record in caplog.records if vars(record).get("tenios_event") == "hook_failed"]) == 3
 
 
 async def test_one_id_for_two_calls():

@@ -1,13 +1,19 @@
 """`tenios batch`: what each command does, says and ends with."""
 
+import contextlib
+import csv
+import hashlib
 import json
 import os
 import signal
-import sqlite3
+from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
 
+from tenios_async.batch import RowState
+from tenios_async.batch.cells import unguarded
+from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.simulator import Fault, Manner, Script
 
 AT_ONCE = Script((("DISCONNECTED", 0.0),))
@@ -28,6 +34,13 @@ def show(done):
     """Nobody's number is shown unless asked for."""
     assert not any(number in done.out + done.err for number in NUMBERS)
     return done
+
+
+def a_minute_passes(path):
+    with LedgerFile.read(path) as ledger, ledger.transaction():
+        for row in ledger.rows(RowState.UNKNOWN):
+            ago = row.standing.intended_at - timedelta(minutes=1)
+            ledger.change(row.id, lambda standing, ago=ago: attrs.evolve(standing, intended_at=ago))
 
 
 def test_create_says_what_it_took_and_calls_nobody(ledger, tenios, service, tmp_path):
@@ -54,7 +67,10 @@ def test_create_says_what_it_took_and_calls_nobody(ledger, tenios, service, tmp_
         (["run", "campaign.db", "--concurrency", "0"], "concurrency"), (["export", "campaign.db", "x.xls"], ".csv"),
         (["resolve", "campaign.db", "--called", "--not-called"], "exclude"), (["resolve", "campaign.db", "--called"], "--line"),
         (["resolve", "campaign.db", "--line", "2", "--not-called"], "not in doubt"),
+        (["resolve", "campaign.db", "--line", "2"], "--not-called"), (["resolve", "campaign.db", "--who", "A"], "--not-called"),
+        (["resolve", "campaign.db", "--all", "--called", "7"], "one call"),
         (["report", "campaign.db", "x.html", "--tz", "Mars/Olympus"], "--tz"),
+        (["add", "campaign.db", "nobody.csv"], "nobody.csv"), (["create", "contacts.csv", "missing/new.db", "--prefix", "+49"], "missing/new.db"),
     ],
 )  # fmt: skip
 def test_what_is_refused_with_a_line_that_says_why(ledger, tenios, service, tmp_path, arguments, says):
@@ -71,6 +87,7 @@ def test_a_run_calls_everybody_once_and_says_so(ledger, tenios, service, tmp_pat
     assert service.inits == dict.fromkeys(NUMBERS, 1)
     assert "5 of 5 placed" in done.out
     assert "5 talked" in done.out
+    assert "5 (100 %)" in done.out.replace("\xa0", " ")
     assert "<html" in (tmp_path / "report.html").read_text()
     assert tenios("batch", "run", "campaign.db").code == 0
     assert service.inits.total() == 5
@@ -101,6 +118,18 @@ def test_a_rehearsal_calls_nobody(ledger, tenios, service, tmp_path):
     assert "stop file" in done.out
     (event,) = tenios("batch", "run", "campaign.db", *options, "--json").events
     assert (event["would_call"], event["seconds"], event["is_stopped"]) == (3, 6, True)
+
+
+def test_a_rehearsal_knows_who_opted_out(ledger, tenios, service, tmp_path):
+    (tmp_path / "opt-out").write_text(f"{NUMBERS[0]}\n{NUMBERS[3]}\n+49221999999\n")
+    done = show(tenios("batch", "run", "campaign.db", "--dry-run", "--opt-out", "opt-out"))
+    assert "would call 3" in done.out
+    assert "2 others are on the opt-out list" in done.out
+    assert (done.out.count("***450"), done.out.count("***451")) == (0, 1)
+    (event,) = tenios("batch", "run", "campaign.db", "--dry-run", "--opt-out", "opt-out", "--json").events
+    assert (event["would_call"], event["opted_out"], event["queued"]) == (3, 2, 5)
+    assert "missing" in tenios("batch", "run", "campaign.db", "--dry-run", "--report", "missing/x.html").err
+    assert not service.inits
 
 
 def test_a_limit_leaves_the_rest_for_the_next_run(ledger, tenios, service):
@@ -137,9 +166,7 @@ def test_doubts_are_listed_and_resolved(ledger, tenios, service):
     early = tenios("batch", "resolve", "campaign.db", "--line", 5, "--not-called")
     assert early.code == 2
     assert "still be on its way" in early.err
-    with sqlite3.connect(ledger) as connection:
-        connection.execute("UPDATE calls SET intended_at = intended_at - 60")
-    connection.close()
+    a_minute_passes(ledger)
     assert tenios("batch", "resolve", "campaign.db", "--all", "--not-called").code == 0
     assert tenios("batch", "run", "campaign.db").code == 0
     assert (service.inits[NUMBERS[1]], service.inits[NUMBERS[2]], service.inits[NUMBERS[3]]) == (1, 1, 2)
@@ -183,13 +210,17 @@ def test_who_opted_out_since_is_not_called(ledger, tenios, service, tmp_path):
 
 
 def test_ctrl_c_while_the_list_is_read_leaves_nothing(ledger, start, tmp_path):
+    """The list goes on until nobody reads it: a process that is about to wait for more would not notice the signal."""
     os.mkfifo(tmp_path / "endless.csv")
     creating = start("batch", "create", "endless.csv", "new.db", "--prefix", "+49")
-    with (tmp_path / "endless.csv").open("w") as pipe:
-        pipe.write("callback_number\n")
-        pipe.flush()
-        creating.send_signal(signal.SIGINT)
-        _, err = creating.communicate(timeout=30)
+    pipe = os.open(tmp_path / "endless.csv", os.O_WRONLY)
+    os.write(pipe, b"callback_number\n")
+    creating.send_signal(signal.SIGINT)
+    with contextlib.suppress(BrokenPipeError):
+        while True:
+            os.write(pipe, b"+49221123456\n")
+    os.close(pipe)
+    _, err = creating.communicate(timeout=30)
     assert (creating.returncode, "Traceback" in err) == (130, False)
     assert not list(tmp_path.glob("new.db*"))
 
@@ -203,13 +234,156 @@ def test_added_contacts_are_called_too(ledger, tenios, service, tmp_path):
 
 
 def test_a_disk_that_is_full_is_8(ledger, tenios, service, environment):
+    """Calls that were placed and cannot be written down are told of, with what to do; they are in doubt at once."""
     from tenios_async.batch import LedgerFailed
-    from tenios_async.batch.ledger_file import LedgerFile
 
-    def fail(*_):
-        raise LedgerFailed("campaign.db cannot be written: the disk is full")
+    change = LedgerFile.change
+    changes = 0
+
+    def fail(*arguments):
+        nonlocal changes
+        changes += 1
+        if changes > 1:
+            raise LedgerFailed("campaign.db cannot be written: the disk is full")
+        return change(*arguments)
 
     environment.setattr(LedgerFile, "change", fail)
-    done = show(tenios("batch", "run", "campaign.db"))
-    assert (done.code, service.inits.total()) == (8, 0)
+    done = show(tenios("batch", "run", "campaign.db", "--concurrency", 1))
+    assert (done.code, service.inits.total()) == (8, 1)
     assert "disk is full" in done.err
+    advice = done.err.partition("once the disk is mended: tenios ")[2].splitlines()[0].split()
+    environment.setattr(LedgerFile, "change", change)
+    assert [event["line"] for event in tenios("batch", "resolve", "campaign.db", "--json").events] == [2]
+    assert advice == ["batch", "resolve", "campaign.db", "--line", "2", "--called", "10"]
+    assert tenios(*advice).code == 0
+    assert tenios("batch", "run", "campaign.db").code == 0
+    assert service.inits == dict.fromkeys(NUMBERS, 1)
+
+
+def test_what_a_program_that_died_was_placing_is_listed_before_the_next_run(ledger, tenios):
+    """And not while that program lives."""
+    from tenios_async.batch.standing import intend
+
+    with LedgerFile.write(ledger) as file:
+        with file.transaction():
+            file.change(1, intend("a", datetime.now(UTC)))
+        assert "nothing is in doubt" in tenios("batch", "resolve", "campaign.db").out
+        assert tenios("batch", "resolve", "campaign.db", "--line", 2, "--called").code == 2
+    assert tenios("batch", "resolve", "campaign.db", "--line", 2, "--called").code == 0
+
+
+@pytest.mark.parametrize("over", ["campaign.db", "campaign.db-wal", "campaign.db.lock", "second.db"])
+def test_no_report_and_no_export_is_written_over_a_ledger(ledger, tenios, service, tmp_path, over):
+    """A mistyped command must not lose who was called."""
+    tenios("batch", "create", "contacts.csv", "second.db", "--prefix", "+49")
+    before = (tmp_path / over).read_bytes() if (tmp_path / over).exists() else None
+    for command in (["report", "campaign.db", over], ["run", "campaign.db", "--report", over]):
+        done = tenios("batch", *command)
+        assert (done.code, "not overwritten" in done.err) == (2, True)
+    assert ((tmp_path / over).read_bytes() if (tmp_path / over).exists() else None) == before
+    assert not service.inits
+    (tmp_path / "campaign.db").rename(tmp_path / "campaign.csv")
+    done = tenios("batch", "export", "campaign.csv", "campaign.csv")
+    assert (done.code, "not overwritten" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("report", ["missing/report.html", "."])
+def test_a_report_that_cannot_be_written_is_found_out_before_anybody_is_called(ledger, tenios, service, report):
+    done = show(tenios("batch", "run", "campaign.db", "--report", report))
+    assert (done.code, service.inits.total()) == (2, 0)
+    assert report in done.err
+    assert "cannot be written" in done.err or "folder" in done.err
+
+
+def test_a_line_of_several_lists_is_not_guessed(ledger, tenios, service, tmp_path):
+    more = ["+49221999990", "+49221999991"]
+    (tmp_path / "more.csv").write_text("callback_number\n" + "".join(f"{number}\n" for number in more))
+    tenios("batch", "add", "campaign.db", "more.csv")
+    service.fail_init(Fault.lost(Manner.DROP), number=NUMBERS[0])
+    service.fail_init(Fault.lost(Manner.DROP), number=more[0])
+    tenios("batch", "run", "campaign.db", "--max-unknown", "100%")
+    listed = tenios("batch", "resolve", "campaign.db", "--json").events
+    assert [(event["line"], event["source"]) for event in listed] == [(2, "contacts.csv"), (2, "more.csv")]
+    assert "2 of more.csv" in show(tenios("batch", "resolve", "campaign.db")).out
+    tenios("batch", "report", "campaign.db", "report.html")
+    written = (tmp_path / "report.html").read_text()
+    assert "2 of more.csv" in written
+    assert "7 from contacts.csv and more.csv" in written
+    a_minute_passes(ledger)
+    done = tenios("batch", "resolve", "campaign.db", "--line", 2, "--not-called")
+    assert (done.code, "several" in done.err) == (2, True)
+    assert tenios("batch", "resolve", "campaign.db", "--number", more[0], "--not-called").code == 0
+    assert [event["source"] for event in tenios("batch", "resolve", "campaign.db", "--json").events] == ["contacts.csv"]
+    assert tenios("batch", "resolve", "campaign.db", "--line", 2, "--line", 2, "--called", "--who", "=A").code == 0
+    assert tenios("batch", "export", "campaign.db", "out.csv").code == 0
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = {unguarded(row["callback_number"]): row for row in csv.DictReader(file)}
+    first, added = rows[NUMBERS[0]], rows[more[0]]
+    assert (first["tenios_verdict"], first["tenios_verdict_by"]) == ("called", "'=A")
+    assert (added["tenios_verdict"], rows[more[1]]["tenios_verdict"]) == ("not called", "")
+    assert datetime.fromisoformat(added["tenios_verdict_at"]).tzinfo is not None
+
+
+def test_a_number_may_be_named_as_the_list_writes_it(tenios, ledger, service, tmp_path):
+    (tmp_path / "cologne.csv").write_text("callback_number\n0221 1234567\n")
+    tenios("batch", "create", "cologne.csv", "cologne.db", "--region", "DE")
+    service.fail_init(Fault.lost(Manner.DROP))
+    tenios("batch", "run", "cologne.db", "--max-unknown", "100%")
+    assert tenios("batch", "resolve", "cologne.db", "--number", "0221/1234567", "--called").code == 0
+
+
+def test_who_has_no_name_is_asked_for_one(ledger, tenios, service, environment):
+    def nobody():
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    service.fail_init(Fault.lost(Manner.DROP))
+    tenios("batch", "run", "campaign.db")
+    environment.setattr("getpass.getuser", nobody)
+    done = tenios("batch", "resolve", "campaign.db", "--all", "--called")
+    assert (done.code, "--who" in done.err) == (2, True)
+    assert tenios("batch", "resolve", "campaign.db", "--all", "--called", "--who", "A").code == 0
+
+
+def test_a_doubt_of_place_once_is_named_by_its_key(ledger, tenios, tmp_path):
+    from tenios_async import CallbackRequest
+    from tenios_async.batch import NewRow, SQLiteLedger
+    from tenios_async.batch.standing import doubt, intend
+
+    SQLiteLedger.create("calls.db")
+    with LedgerFile.write("calls.db") as calls, calls.transaction():
+        for row, key in enumerate(("order 1", "order 2", f"web {NUMBERS[1]}"), 1):
+            calls.put(NewRow(key, CallbackRequest("config-id", NUMBERS[0])))
+            calls.change(row, intend("a", datetime.now(UTC)))
+            calls.change(row, doubt("a", "no answer"))
+    listed = show(tenios("batch", "resolve", "calls.db", "--json")).events
+    assert [event["key"] for event in listed] == ["order 1", "order 2", "web +49******451"]
+    assert f"web {NUMBERS[1]}" in tenios("batch", "resolve", "calls.db", "--show-numbers").out
+    assert "order 2" in show(tenios("batch", "resolve", "calls.db")).out
+    assert "--key" in tenios("batch", "resolve", "calls.db", "--number", NUMBERS[0], "--called").err
+    assert tenios("batch", "resolve", "calls.db", "--key", "order 2", "--called", "7").code == 0
+    done = show(tenios("batch", "resolve", "calls.db", "--key", NUMBERS[1], "--called"))
+    assert (done.code, "not in doubt" in done.err) == (2, True)
+    listed = tenios("batch", "resolve", "calls.db", "--json").events
+    assert [event["key"] for event in listed] == ["order 1", "web +49******451"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_list_may_come_through_a_pipe(ledger, start, tenios, tmp_path):
+    """It is read once: `tenios batch create <(zcat contacts.csv.gz) ...`."""
+    os.mkfifo(tmp_path / "pipe")
+    creating = start("batch", "create", "pipe", "piped.db", "--prefix", "+49", "--json")
+    content = (tmp_path / "contacts.csv").read_bytes()
+    (tmp_path / "pipe").write_bytes(content)
+    out, _ = creating.communicate(timeout=30)
+    assert json.loads(out)["taken"] == 5
+    with LedgerFile.read(tmp_path / "piped.db") as piped:
+        assert piped.facts["source_sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_rejects_may_go_into_a_pipe(ledger, start, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "bad.csv").write_text("callback_number\n12\n")
+    creating = start("batch", "create", "bad.csv", "new.db", "--prefix", "+49", "--rejects", "pipe")
+    assert "12,2," in (tmp_path / "pipe").read_text()
+    assert creating.wait(30) == 0

@@ -1,6 +1,7 @@
 """The command as a process: signals, pipes, missing extras."""
 
 import json
+import os
 import shlex
 import signal
 import socket
@@ -103,6 +104,23 @@ def test_a_closed_pipe_leaves_the_token_on_standard_error(configured, long_call,
         assert "Traceback" not in err
         assert "Exception" not in err
         assert "resume with: tenios watch" in err
+
+
+HELP = [("--help",), ("init", "--help"), ("--version",), ("completion", "bash")]
+
+
+@pytest.mark.parametrize("arguments", HELP, ids=" ".join)
+def test_help_that_nobody_reads_is_141(start, arguments):
+    """And not 1, which is a call that failed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code, _, err = _end(start(*arguments, stdout=writer))
+    os.close(writer)
+    assert (code, err) == (141, "")
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            code, _, err = _end(start(*arguments, stdout=full))
+        assert (code, err) == (141, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import re
 import shlex
 import subprocess
@@ -48,6 +49,16 @@ def folder(monkeypatch, tmp_path):
     (tmp_path / "contacts.csv").write_text("callback_number,name\n+49221123456,A\n+49221123457,B\n")
     (tmp_path / "opt-out.txt").write_text("+49221123457\n")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def logger(monkeypatch):
+    """What a page does to the library's logger is undone."""
+    log = logging.getLogger("tenios_async")
+    monkeypatch.setattr(log, "handlers", [])
+    level = log.level
+    yield
+    log.setLevel(level)
 
 
 DATABASE = re.compile(r"postgresql://tenios@db\.example\.com/(\w+)(?:\?schema=(\w+))?")

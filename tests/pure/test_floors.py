@@ -11,9 +11,9 @@ import tenios_async
 
 PACKAGE = Path(tenios_async.__file__).parent
 GROUND = {"_errors", "_models", "_lifecycle", "_wire", "_polling", "_lifetimes", "_watch", "_limits", "_events"}
-FIRST = {"_exchange", "_pool", "_reader", "_rooms", "_placing", "_turns", "_monitor", "_client"}
+FIRST = {"_exchange", "_pool", "_reader", "_rooms", "_placing", "_turns", "_monitor", "_client", "_records"}
 IMPURE = {"httpx", "httpx2", "httpcore", "anyio", "asyncio", "trio", "time", "random", "socket", "ssl", "threading"}
-TOP = {"__main__", "cli", "simulator", "batch"}
+TOP = {"__main__", "cli", "simulator", "batch", "otel"}
 
 
 def imported(source: str) -> set[str]:

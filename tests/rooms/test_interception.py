@@ -178,6 +178,9 @@ async def test_the_environment_chooses_too(monkeypatch, caplog, variables, url, 
     async with TeniosClient("key", base_url=url) as tenios:
         assert tenios.transport == room
     assert f"requests travel by {room}: " in caplog.text
+    (record,) = [record for record in caplog.records if vars(record).get("tenios_event") == "transport"]
+    assert record.tenios_transport == room
+    assert record.tenios_reason in record.getMessage()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tenios_async import (
     CallbackOutcomeUnknown,
     ClientMisuse,
     ConnectionFailed,
+    Connections,
     Polling,
     ProtocolError,
     RequestTimeout,
@@ -115,6 +116,24 @@ async def test_an_idle_connection_that_the_server_closes_is_never_used(network, 
         callback = await tenios.init_callback("config", NUMBER)
         assert callback.id == 10
         assert [len(peer.requests) for peer in net.peers] == [1, 2]
+
+
+async def test_how_much_of_the_pool_is_in_use_can_be_read_at_any_time(network):
+    async with network(answering(with_length(), after=0.1)) as net, client(max_connections=2) as tenios:
+        assert tenios.connections == Connections(limit=2, in_use=0, idle=0, waiting=0)
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(tenios.callback_status, 10)
+            await anyio.sleep(0.05)
+            assert tenios.connections == Connections(limit=2, in_use=2, idle=0, waiting=3)
+            await anyio.sleep(0.2)
+            assert tenios.connections == Connections(limit=2, in_use=1, idle=1, waiting=0)
+        assert tenios.connections == Connections(limit=2, in_use=0, idle=2, waiting=0)
+        await anyio.sleep(121)
+        assert not net.open
+        assert tenios.connections == Connections(limit=2, in_use=0, idle=0, waiting=0)
+    assert tenios.connections is None
+    assert client().connections is None
 
 
 # A connection that closes when it is used

@@ -1,13 +1,13 @@
-"""A client of our own making (the pool on asyncio, httpx on trio) or over the caller's; certificates; no proxy."""
+"""A client of our own making (the pool on asyncio, httpx on trio) or over the caller's, of httpx or its fork."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import importlib
 import ssl
 from typing import TYPE_CHECKING, NamedTuple
 
-import httpx
 import pytest
 import trustme
 
@@ -15,6 +15,7 @@ from tenios_async import TeniosClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from types import ModuleType
 
 KEY = "CANARY-KEY-0123456789"
 
@@ -62,9 +63,15 @@ def certificates() -> Certificates:
     )
 
 
-@pytest.fixture(params=["own", "callers"])
+@pytest.fixture(params=["httpx", "httpx2"])
+def package(request) -> ModuleType:
+    """What the caller's client is from: httpx, or its fork."""
+    return importlib.import_module(request.param)
+
+
+@pytest.fixture(params=["own", "httpx", "httpx2"])
 def room(request) -> str:
-    """Who makes the connections: the library, or an httpx client of the caller's."""
+    """Who makes the connections: the library, or a client of the caller's from that package."""
     return request.param
 
 
@@ -83,7 +90,7 @@ def client(room, certificates) -> Callable[..., contextlib.AbstractAsyncContextM
                 options["ssl_context"] = certificates.trusting
             else:
                 options["http_client"] = await stack.enter_async_context(
-                    httpx.AsyncClient(verify=certificates.trusting, proxy=proxy)
+                    importlib.import_module(room).AsyncClient(verify=certificates.trusting, proxy=proxy)
                 )
             yield await stack.enter_async_context(TeniosClient(KEY, base_url=url, **options))
 

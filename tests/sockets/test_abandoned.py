@@ -10,7 +10,6 @@ from itertools import pairwise
 
 import anyio
 import anyio.lowlevel
-import httpx
 import pytest
 
 from tenios_async import AttemptOutcome, CallbackAttempt, ClientMisuse, Polling, Rate, TeniosClient
@@ -36,19 +35,20 @@ async def follow(tenios, seen):
         seen.append(transition.status)
 
 
-class Stepping(httpx.AsyncHTTPTransport):
-    """Calls `act` at the k-th await of the network."""
+def stepping(package, k, act):
+    """A transport that calls `act` at the k-th await of the network."""
 
-    def __init__(self, k, act):
-        super().__init__()
-        self.k, self.act, self.reached = k, act, False
+    class Stepping(package.AsyncHTTPTransport):
+        reached = False
 
-    async def handle_async_request(self, request):
-        step = AtAwait(super().handle_async_request(request), self.k, self.act)
-        try:
-            return await step
-        finally:
-            self.reached = step.reached
+        async def handle_async_request(self, request):
+            step = AtAwait(super().handle_async_request(request), k, act)
+            try:
+                return await step
+            finally:
+                self.reached = step.reached
+
+    return Stepping()
 
 
 @pytest.mark.anyio
@@ -115,15 +115,15 @@ def answering_last(peer):
 
 
 @pytest.mark.anyio
-async def test_a_call_being_placed_is_cancelled():
+async def test_a_call_being_placed_is_cancelled(package):
     """At each await of the network. What the attempt says holds against what the server received."""
     outcomes = set()
     for k in every_k():
         attempt = CallbackAttempt()
         async with Server(call) as server:
             scope = anyio.CancelScope()
-            transport = Stepping(k, scope.cancel)
-            async with httpx.AsyncClient(transport=transport) as http:
+            transport = stepping(package, k, scope.cancel)
+            async with package.AsyncClient(transport=transport) as http:
                 async with TeniosClient(KEY, base_url=server.url, http_client=http, cancel_grace=5) as tenios:
                     with scope:
                         await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)

@@ -6,6 +6,7 @@ import socket
 
 import anyio
 import httpx
+import httpx2
 import pytest
 
 from tenios_async import AttemptOutcome, CallbackAttempt, ClientMisuse, ConnectionFailed, TeniosClient
@@ -198,9 +199,10 @@ async def test_a_plain_proxy_that_takes_the_init_and_fails_proves_nothing(client
     assert_unknown(*outcome, proxy)
 
 
-async def test_no_connection_is_free_in_time(client):
+async def test_no_connection_is_free_in_time(package):
     """The one connection is held by a call that waits for its answer."""
-    async with Server(hold(PLACED)) as server, httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as http:
+    limits = package.Limits(max_connections=1)
+    async with Server(hold(PLACED)) as server, package.AsyncClient(limits=limits) as http:
         for options in ({"max_connections": 1}, {"http_client": http}):
             before = server.inits.total()
             async with TeniosClient(KEY, base_url=server.url, **options) as tenios:
@@ -236,7 +238,10 @@ async def test_an_objection_before_sending(client):
     assert len(server.peers) == 1
 
 
-@pytest.mark.parametrize("objection", [OSError("disk full"), TimeoutError(), httpx.ConnectError("not mine")])
+OBJECTIONS = [OSError("disk full"), TimeoutError(), httpx.ConnectError("not mine"), httpx2.ConnectError("not mine")]
+
+
+@pytest.mark.parametrize("objection", OBJECTIONS)
 async def test_an_objection_that_looks_like_a_network_error_is_still_an_objection(client, objection):
     """A ledger that cannot write must not be taken for a fault to try again after."""
     calls = []
@@ -255,12 +260,12 @@ async def test_an_objection_that_looks_like_a_network_error_is_still_an_objectio
     assert server.received == b""
 
 
-async def test_an_objection_on_a_connection_that_is_reused_leaves_no_byte_either(certificates):
+async def test_an_objection_on_a_connection_that_is_reused_leaves_no_byte_either(certificates, package):
     async def object_():
         raise Objection
 
     attempt = CallbackAttempt(object_)
-    async with Server(answer(PLACED)) as server, httpx.AsyncClient(verify=certificates.trusting) as http:
+    async with Server(answer(PLACED)) as server, package.AsyncClient(verify=certificates.trusting) as http:
         async with TeniosClient(KEY, base_url=server.url, http_client=http) as tenios:
             await tenios.init_callback(CONFIG, "+4930123456")
             before = server.received
@@ -287,20 +292,17 @@ async def test_cancelled_in_before_send(client):
     assert server.received == b""
 
 
-@pytest.mark.parametrize("room", ["pool", "httpx"])
-async def test_a_cancellation_that_before_send_raises_by_itself_is_its_objection(room):
+async def test_a_cancellation_that_before_send_raises_by_itself_is_its_objection(client):
     """Say, of a task of its own that it awaits; nobody has cancelled the caller."""
 
     async def object_():
         raise asyncio.CancelledError
 
     attempt = CallbackAttempt(object_)
-    async with Server(answer(PLACED)) as server, httpx.AsyncClient() as http:
-        options = {} if room == "pool" else {"http_client": http}
-        async with TeniosClient(KEY, base_url=server.url, **options) as tenios:
-            with pytest.raises(asyncio.CancelledError):
-                await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
-            assert (await tenios.init_callback(CONFIG, NUMBER)).id == 10
+    async with Server(answer(PLACED)) as server, client(server.url) as tenios:
+        with pytest.raises(asyncio.CancelledError):
+            await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+        assert (await tenios.init_callback(CONFIG, NUMBER)).id == 10
     assert attempt.outcome is AttemptOutcome.NOT_SENT
     assert isinstance(attempt.error, asyncio.CancelledError)
     assert server.inits[NUMBER] == 1

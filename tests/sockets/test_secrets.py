@@ -1,5 +1,6 @@
 """Rule 4: whatever happens, the key and the number are in nothing that is logged, shown, pickled or raised."""
 
+import contextlib
 import copy
 import json
 import logging
@@ -9,12 +10,12 @@ from pathlib import Path
 
 import anyio
 import attrs
-import httpx
 import pytest
 
 from tenios_async import Callback, CallbackAttempt, CallbackRequest, TeniosClient, TeniosError, WatchInterrupted
 from tenios_async._wire import AccessKey, status_body
 
+from ..otel.recorded import Recorded
 from .conftest import KEY
 from .misbehaving import PLACED, Server, answer, close, refusal, reply, reset, silent
 from .placing import CONFIG
@@ -89,7 +90,7 @@ def assert_none(texts, secrets=SECRETS):
 def everything(caplog):
     """Every log record of every logger."""
     caplog.set_level(logging.DEBUG)
-    for name in ("httpx", "httpcore", "tenios_async", "asyncio"):
+    for name in ("httpx", "httpcore", "httpx2", "httpcore2", "tenios_async", "asyncio"):
         caplog.set_level(logging.DEBUG, name)
     return caplog
 
@@ -145,24 +146,25 @@ async def test_an_exception_of_the_callers_own(client, everything):
     assert_none(logged(everything.records))
 
 
-class Telling(httpx.AsyncBaseTransport):
+def telling(package, make):
     """A transport of the caller's own that says in its errors whatever it was given to carry."""
 
-    def __init__(self, make):
-        self.make = make
+    class Telling(package.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            body = await request.aread()
+            error = make(f"could not write {body!r}", request)
+            error.request = request
+            error.detail = body.decode()
+            raise error
 
-    async def handle_async_request(self, request):
-        body = await request.aread()
-        error = self.make(f"could not write {body!r}", request)
-        error.request = request
-        error.detail = body.decode()
-        raise error
+    return Telling()
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("make", [httpx.WriteError, ValueError, lambda text, _: OSError(5, text), Exception])
-async def test_a_transport_that_tells_what_it_carries(everything, make):
-    async with httpx.AsyncClient(transport=Telling(make)) as http:
+@pytest.mark.parametrize("make", ["WriteError", ValueError, lambda text, _: OSError(5, text), Exception])
+async def test_a_transport_that_tells_what_it_carries(everything, package, make):
+    make = getattr(package, make) if isinstance(make, str) else make
+    async with package.AsyncClient(transport=telling(package, make)) as http:
         async with TeniosClient(KEY, base_url="https://x.test", http_client=http) as tenios:
             attempt = CallbackAttempt()
             for ask in (
@@ -179,15 +181,36 @@ async def test_a_transport_that_tells_what_it_carries(everything, make):
 @pytest.mark.anyio
 async def test_an_echo_as_id_and_as_state(client, everything):
     """They are passed on as they are, and logged masked."""
-    placed, asked = (
-        answer(reply(200, f'{{"id": "{NUMBER}"}}'.encode())),
-        answer(reply(200, f'{{"status": "{KEY}"}}'.encode())),
-    )
-    async with Server(placed) as server, client(server.url) as tenios:
-        assert (await tenios.init_callback(CONFIG, NUMBER)).id == NUMBER
-    async with Server(asked) as server, client(server.url) as tenios:
-        assert await tenios.callback_status(10) == KEY
+    for secret in (KEY, NUMBER):
+        placed = answer(reply(200, f'{{"id": "{secret}"}}'.encode()))
+        async with Server(placed) as server, client(server.url) as tenios:
+            assert (await tenios.init_callback(CONFIG, NUMBER)).id == secret
+        asked = answer(reply(200, f'{{"status": "{secret}"}}'.encode()))
+        async with Server(asked) as server, client(server.url) as tenios:
+            assert await tenios.callback_status(10) == secret
+            assert (await anext(tenios.watch_callback(secret))).status == secret
+    assert {"placed", "transitioned", "strange_status"} <= {vars(r).get("tenios_event") for r in everything.records}
     assert_none(logged(everything.records))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", [*ANSWERS, "number as id", "key as id", "key as status"])
+async def test_spans_and_metrics(client, name):
+    """Also where TENIOS sends it back as an id or a state, which are passed on as they are."""
+    made_up = {"number as id": b'{"id": "%b"}', "key as id": b'{"id": "%b"}', "key as status": b'{"status": "%b"}'}
+    echo = made_up.get(name, b"%b") % (NUMBER if name == "number as id" else KEY).encode()
+    recorded = Recorded()
+    script = ANSWERS.get(name) or answer(reply(200, echo))
+    async with Server(script) as server, client(server.url, observers=[recorded.telemetry]) as tenios:
+        with contextlib.suppress(TeniosError):
+            callback = await tenios.init_callback(CONFIG, NUMBER, timeout=0.2)
+        callback = Callback(10) if name not in made_up else Callback(echo[8:-2].decode())
+        with contextlib.suppress(TeniosError):
+            async for _ in tenios.watch_callback(callback, timeout=0.2):
+                pass
+    recorded.telemetry.close()
+    assert recorded.spans
+    assert_none(recorded.everything())
 
 
 @pytest.mark.parametrize("key", ["schl\u00fcssel-geheim", 'abc"def-geheim', "plain-key"])

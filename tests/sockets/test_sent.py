@@ -3,7 +3,6 @@
 import sys
 
 import anyio
-import httpx
 import pytest
 
 from tenios_async import (
@@ -167,56 +166,64 @@ async def test_a_redirected_poll_does_not_take_the_key_elsewhere(client, code):
     assert not other.peers
 
 
-class Retrying(httpx.AsyncBaseTransport):
+def retrying(package):
     """What people write around a transport."""
 
-    def __init__(self):
-        self.inner = httpx.AsyncHTTPTransport()
+    class Retrying(package.AsyncBaseTransport):
+        def __init__(self):
+            self.inner = package.AsyncHTTPTransport()
 
-    async def handle_async_request(self, request):
-        try:
-            return await self.inner.handle_async_request(request)
-        except httpx.TransportError:
-            return await self.inner.handle_async_request(request)
+        async def handle_async_request(self, request):
+            try:
+                return await self.inner.handle_async_request(request)
+            except package.TransportError:
+                return await self.inner.handle_async_request(request)
 
-    async def aclose(self):
-        await self.inner.aclose()
+        async def aclose(self):
+            await self.inner.aclose()
 
-
-class TwiceAuth(httpx.Auth):
-    def auth_flow(self, request):
-        yield request
-        yield request
+    return Retrying()
 
 
-@pytest.mark.parametrize(("option", "cls", "peers"), [("transport", Retrying, 2), ("auth", TwiceAuth, 1)])
-async def test_nothing_below_can_send_twice(option, cls, peers):
+def twice_auth(package):
+    class TwiceAuth(package.Auth):
+        def auth_flow(self, request):
+            yield request
+            yield request
+
+    return TwiceAuth()
+
+
+@pytest.mark.parametrize(("option", "make", "peers"), [("transport", retrying, 2), ("auth", twice_auth, 1)])
+async def test_nothing_below_can_send_twice(package, option, make, peers):
     """The retry may connect; then the call is over."""
-    made = {option: cls()}
-    async with Server(answer(b"", reset)) as server, httpx.AsyncClient(**made) as http_client:
+    made = {option: make(package)}
+    async with Server(answer(b"", reset)) as server, package.AsyncClient(**made) as http_client:
         async with TeniosClient(KEY, base_url=server.url, http_client=http_client) as tenios:
             outcome = await place(tenios)
         assert not http_client.is_closed
     assert_unknown(*outcome, server, peers=peers)
 
 
-async def test_an_auth_flow_of_the_callers_client_is_left_out():
+async def test_an_auth_flow_of_the_callers_client_is_left_out(package):
     """It may send twice, also what is safe to send twice."""
     async with (
         Server(answer(reply(200, b'{"status": "CONNECTED"}'))) as server,
-        httpx.AsyncClient(auth=TwiceAuth()) as http,
+        package.AsyncClient(auth=twice_auth(package)) as http,
     ):
         async with TeniosClient(KEY, base_url=server.url, http_client=http) as tenios:
             assert await tenios.callback_status(10) == "CONNECTED"
+            assert tenios.transport == package.__name__
+            assert tenios.connections is None
     assert server.received.count(b"POST ") == 1
 
 
-async def test_a_transport_that_tells_nothing_proves_nothing():
-    class Silent(httpx.AsyncBaseTransport):
+async def test_a_transport_that_tells_nothing_proves_nothing(package):
+    class Silent(package.AsyncBaseTransport):
         async def handle_async_request(self, request):
-            raise httpx.ConnectError("so it says")
+            raise package.ConnectError("so it says")
 
-    async with httpx.AsyncClient(transport=Silent()) as http_client:
+    async with package.AsyncClient(transport=Silent()) as http_client:
         async with TeniosClient(KEY, base_url="https://x.test", http_client=http_client) as tenios:
             attempt, error = await place(tenios)
     assert type(error) is CallbackOutcomeUnknown

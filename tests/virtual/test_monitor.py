@@ -32,6 +32,7 @@ from tenios_async import (
     WatchInterrupted,
     WatchTimeout,
 )
+from tenios_async._monitor import EARLY_AT_ONCE
 
 pytestmark = pytest.mark.anyio
 TALK = [
@@ -821,3 +822,17 @@ async def test_nobody_is_looked_at_early_through_a_known_delay():
             monitor.discard(number)
     for number in range(1, 4):
         assert all(instant > 97 for instant in fleet.polls[number][1:])
+
+
+async def test_no_more_looks_are_made_early_than_a_wake_up_is_worth():
+    """A monitor of very many is awake nearly always; were all looks early then, all intervals would be shorter."""
+    fleet = Fleet(common=[(0, "CALLING_A")])
+    async with fleet.client() as tenios, tenios.monitor(max_in_flight=50) as monitor:
+        monitor.add(0)
+        await anyio.sleep(0.01)
+        for number in range(1, 41):
+            monitor.add(number)
+        await anyio.sleep(5)
+    first = fleet.polls[0][1]
+    when = Counter(round(fleet.polls[number][1] - first, 2) for number in range(1, 41))
+    assert when == {0.0: EARLY_AT_ONCE, 0.01: 40 - EARLY_AT_ONCE}

@@ -1,0 +1,96 @@
+"""Whether a file is a ledger, whole, and all there is; found out without touching it.
+
+What is damaged is refused and not guessed at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING
+
+from tenios_async.batch.beside import witnessed
+from tenios_async.batch.errors import LedgerRefused
+from tenios_async.batch.tables import APPLICATION_ID, DAMAGED, VERSION, checksum
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+
+def is_ledger(path: Path) -> bool:
+    """Whether it says that it is one, of whatever version."""
+    try:
+        return path.is_file() and _says_so(_header(path))  # whoever reads a pipe waits
+    except OSError:
+        return False
+
+
+def check_header(path: Path) -> None:
+    """Reads what the file says it is, without opening it as a database, which would touch it."""
+    try:
+        header = _header(path)
+    except FileNotFoundError:
+        raise LedgerRefused(f"there is no ledger {path}; `tenios batch create` makes one") from None
+    except OSError as error:
+        raise LedgerRefused(f"{path} cannot be read: {error.strerror}") from None
+    if not _says_so(header):
+        raise LedgerRefused(f"{path} is not a ledger of this library; it was not touched")
+    if (version := int.from_bytes(header[60:64])) != VERSION:
+        raise LedgerRefused(f"{path} is a ledger of version {version}, and this release writes {VERSION}")
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(100)
+
+
+def _says_so(header: bytes) -> bool:
+    return header.startswith(b"SQLite format 3\0") and int.from_bytes(header[68:72]) == APPLICATION_ID
+
+
+def check_whole(path: Path) -> None:
+    """Raises `LedgerRefused` for damage. Reads all of it: 100,000 rows take half a second."""
+    with looking_at(path) as connection:
+        (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if verdict != "ok":
+            raise LedgerRefused(
+                f"{path} is damaged ({verdict}); it was not touched. Restore it, or ask before you dial again"
+            )
+        connection.create_function("checksum", -1, checksum, deterministic=True)
+        row = connection.execute(DAMAGED).fetchone()
+    if row is not None:
+        raise LedgerRefused(damaged(path, *row))
+
+
+def damaged(path: Path, row_id: int) -> str:
+    """What to say of a row that is not what was written."""
+    return f"{path} is damaged in row {row_id}, or another program changed it. Restore it, or ask before you dial again"
+
+
+def check_commits(path: Path) -> None:
+    """Raises `LedgerRefused` for a ledger that has forgotten something: it would ring somebody twice."""
+    name = path.name
+    with looking_at(path) as connection:
+        (identity,) = connection.execute("SELECT identity FROM mark").fetchone()
+        known = witnessed(path, identity)  # before what is compared with it, for somebody may be writing
+        commits, is_open = connection.execute("SELECT commits, is_open FROM mark").fetchone()
+    if known is None and is_open:
+        raise LedgerRefused(
+            f"{path} was in use when its program ended or when it was copied, and {name}.lock beside it is missing or "
+            f"damaged: nobody can tell whether {name} is complete, and it was not touched. Copy {name}, {name}-wal and "
+            f"{name}.lock together. If you know that none of them is missing or older, make {name}.lock an empty file "
+            "and go on"
+        )
+    if known is not None and commits < known:
+        raise LedgerRefused(
+            f"{path} lacks what was recorded last ({known - commits} of {known} commits): it or {name}-wal is damaged, "
+            f"missing or older. It was not touched. Restore them: whoever was called since would be called again"
+        )
+
+
+@contextlib.contextmanager
+def looking_at(path: Path) -> Generator[sqlite3.Connection]:
+    """Reads it as a database, and writes nothing into it or its log, also when it is closed."""
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
+        yield connection

@@ -1,0 +1,112 @@
+"""What is shown on a terminal, a dumb one, a narrow one, and in a pipe."""
+
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+from fcntl import ioctl
+from termios import TIOCSWINSZ
+
+import pytest
+
+COLOUR = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|4[0-8]|9[0-7])(?:;[0-9]+)*m")
+MOVES = re.compile(r"\x1b\[[0-9;]*[A-HJKf]|\x1b\[\?25[lh]|(?<!\r)\r(?!\r?\n)")
+DEMO = ("demo", "--speed", "100")
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "tenios_async", *map(str, arguments)]
+
+
+def variables(**given):
+    cleared = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    return cleared | {"TERM": "xterm-256color", **given}
+
+
+@pytest.fixture
+def on_terminal():
+    """Runs the command on a terminal, and gives what it wrote there."""
+
+    def run(*arguments, columns=100, **given):
+        ours, theirs = pty.openpty()
+        ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        process = subprocess.Popen(
+            command(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=variables(**given)
+        )
+        os.close(theirs)
+        shown = bytearray()
+        try:
+            while data := os.read(ours, 65536):
+                shown += data
+        except OSError:  # as Linux says that the other end is closed
+            pass
+        finally:
+            os.close(ours)
+        assert process.wait(30) == 0, shown.decode()
+        return shown.decode()
+
+    return run
+
+
+def piped(*arguments, **given):
+    done = subprocess.run(command(*arguments), env=variables(**given), capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_a_terminal_has_colours_and_a_table_that_moves(on_terminal):
+    shown = on_terminal(*DEMO)
+    assert COLOUR.search(shown)
+    assert MOVES.search(shown)
+
+
+def test_no_color_is_obeyed(on_terminal):
+    shown = on_terminal(*DEMO, NO_COLOR="1")
+    assert not COLOUR.search(shown)
+    assert "CALL_B_FAILED" in shown
+    assert not COLOUR.search(on_terminal("init", "--help", NO_COLOR="1"))
+
+
+def test_a_dumb_terminal_gets_plain_lines(on_terminal):
+    for arguments in (DEMO, ("init", "--help")):
+        shown = on_terminal(*arguments, TERM="dumb")
+        assert "\x1b" not in shown
+        assert not MOVES.search(shown)
+        assert not set("╭│━┃") & set(shown)
+
+
+def test_a_pipe_gets_plain_lines():
+    shown = piped(*DEMO)
+    assert shown.isascii()
+    assert "\x1b" not in shown
+    assert shown.splitlines()[-1].startswith("5 calls, each placed once")
+
+
+def test_a_pipe_that_is_forced_to_have_colours_still_has_nothing_that_moves():
+    shown = piped(*DEMO, FORCE_COLOR="1")
+    assert COLOUR.search(shown)
+    assert not MOVES.search(shown)
+    assert not set("╭│━┃") & set(shown)
+
+
+@pytest.mark.parametrize("columns", [20, 40])
+def test_a_narrow_terminal_loses_nothing(on_terminal, columns):
+    """A line that is too long is the terminal's to wrap: a copied path or token has no break and no dots in it."""
+    shown = on_terminal("doctor", columns=columns, TENIOS_ACCESS_KEY="any", SSL_CERT_FILE="/etc/" + "long/" * 20)
+    assert "long/" * 20 in shown
+    assert "…" not in shown
+
+
+def test_help_fits_a_narrow_terminal(on_terminal):
+    shown = on_terminal("init", "--help", columns=60, NO_COLOR="1")
+    panels = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.splitlines() if "│" in line]
+    assert panels
+    assert all(len(line) <= 60 for line in panels)
+
+
+def test_json_on_a_terminal_is_json(on_terminal):
+    shown = on_terminal("doctor", "--json", TENIOS_ACCESS_KEY="any")
+    assert shown.startswith('{"event": "doctor"')
+    assert "\x1b" not in shown
