@@ -86,7 +86,7 @@ class Worker:
     ) -> None:
         if concurrency < 1:
             raise ValueError("concurrency must be a whole number of 1 or more")
-        self.progress = Progress()
+        self.progress: Progress = Progress()
         self._ledger = ledger
         self._client = client
         self._concurrency = concurrency

@@ -73,7 +73,8 @@ class ShardWatch:
         self._unwritten: deque[tuple[Change, Row, Transition | None]] = deque()
         self._to_write = anyio.Event()
         self._written = anyio.Event()
-        self.polls = 0
+        self.polls: int = 0
+        """Those of the calls that have ended."""
 
     async def run(self) -> None:
         """Follows until it is cancelled; what was seen by then is written down.

@@ -60,7 +60,7 @@ class PostgresLedger(Ledger):
 
     def __init__(self, url: PostgresURL | str, *, patience: float = PATIENCE) -> None:
         super().__init__()
-        self.url = PostgresURL.parse(url) if isinstance(url, str) else url
+        self.url: PostgresURL = PostgresURL.parse(url) if isinstance(url, str) else url
         self._patience = patience
         self._writing: Link | None = None
         self._reading: Link | None = None
