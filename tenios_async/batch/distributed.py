@@ -329,10 +329,12 @@ class Worker:
 
     async def _ring(self, row: Row, moment: float) -> None:
         """Raises `Postponed` where the row is to be dialled still, by whoever comes next."""
-        standing, began = row.standing, anyio.current_time()
+        standing, began, has_turn = row.standing, anyio.current_time(), True
 
         async def ready() -> None:
-            if not await self._turns.arrive(moment, began):
+            nonlocal has_turn
+            has_turn = await self._turns.arrive(moment, began)
+            if not has_turn:
                 raise NotSent("its turn has passed, and there was no other")
 
         try:
@@ -346,11 +348,11 @@ class Worker:
             await self.stop(f"{refusal}. The call was given back; nobody was rung by it", refusal)
         except LedgerError as error:
             self._fail(error)
-        await self._settle(row, standing)
+        await self._settle(row, standing, has_turn=has_turn)
 
-    async def _settle(self, row: Row, standing: Standing) -> None:
+    async def _settle(self, row: Row, standing: Standing, *, has_turn: bool) -> None:
         if standing.state is RowState.QUEUED:
-            if self._controls.turns_left < math.inf:
+            if has_turn and self._controls.turns_left < math.inf:
                 await self._shared.change(controls.given_back(1))
             raise Postponed
         if standing.state is RowState.PLACED:

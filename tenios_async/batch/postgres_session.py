@@ -340,7 +340,7 @@ class PostgresSession:
     def query(self, sql: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Reads, as it comes; for figures. `?` stands for a value."""
         with refused_or_failed(self._url), self.connection.cursor() as cursor:
-            yield from cursor.stream(sql.replace("?", "%s").encode(), tuple(values), size=500)
+            yield from cursor.stream(sql.replace("?", "%s").encode(), tuple(values), size=_in_pieces())
 
     @staticmethod
     def whole(sql: str) -> str:
@@ -363,6 +363,11 @@ class PostgresSession:
     def _one(self, sql: str) -> Any:
         found = self.connection.execute(sql.encode()).fetchone()
         return None if found is None else found[0]
+
+
+def _in_pieces() -> int:
+    """Rows that come at once where a result is streamed: older versions of libpq have them one by one."""
+    return 500 if psycopg.capabilities.has_stream_chunked() else 1
 
 
 @contextlib.contextmanager

@@ -47,6 +47,8 @@ class PostgresURL:
             query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
         except ValueError:
             raise ValueError("this postgresql:// URL cannot be read; its password must be percent-encoded") from None
+        if any(map(str.isspace, text)):
+            raise ValueError("this postgresql:// URL holds a space; in a password it is written %20")
         if parts.fragment:
             raise ValueError("this postgresql:// URL holds a #; in a password it is written %23")
         schemas = [value for name, value in query if name == "schema"] or [SCHEMA]

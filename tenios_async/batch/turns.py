@@ -72,6 +72,7 @@ class Turns:
         while found is None or not await _is_at(found):
             self._voided += found is not None
             if anyio.current_time() > give_up:
+                await self._give_back()
                 return False
             async with self._queue:
                 if (found := await self._next()) is None:
@@ -85,9 +86,7 @@ class Turns:
                 if (moment := self._drawn.popleft()) >= anyio.current_time() - LATE:
                     return moment
                 self._voided += 1
-            if self._voided:  # they were not used, and do not count towards a limit
-                voided, self._voided = self._voided, 0
-                await self._shared.change(given_back(voided))
+            await self._give_back()
             asked = anyio.current_time()
             if (drawn := await self._shared.draw(max(1, self._waiting))) is None:
                 return None
@@ -98,6 +97,12 @@ class Turns:
             # The database said so at some moment between the question and the answer.
             began = (asked + anyio.current_time()) / 2 + first
             self._drawn.extend(began + number * gap for number in range(count))
+
+    async def _give_back(self) -> None:
+        """What was not used does not count towards a limit."""
+        if self._voided:
+            voided, self._voided = self._voided, 0
+            await self._shared.change(given_back(voided))
 
 
 async def _is_at(moment: float) -> bool:
