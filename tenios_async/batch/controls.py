@@ -67,11 +67,12 @@ UPDATE controls SET
     turns_left = turns_left - {_GRANTED}
 WHERE NOT is_paused AND stopped IS NULL AND coalesce(turns_left, 1) > 0 AND pause_ends <= clock_timestamp()
     AND next_turn <= clock_timestamp() + make_interval(secs => %(horizon)s)
-RETURNING granted, extract(epoch FROM first_turn - clock_timestamp())::float8, coalesce(1 / rate, 0)::float8
+RETURNING granted, extract(epoch FROM first_turn)::float8, coalesce(1 / rate, 0)::float8,
+    extract(epoch FROM clock_timestamp())::float8
 """  # noqa: S608
 """The generic cell rate algorithm (ITU-T I.371) without a burst, over all workers: one row, one statement.
 
-Gives how many turns, in how many seconds the first is, and the seconds between two.
+Gives how many turns, when the first is, the seconds between two, and the present, by the clock of the database.
 """
 
 

@@ -85,11 +85,17 @@ class Shared:
         """Changes that for everybody. Whether there was anything to change."""
         return await self._link.tell(setting.statement, setting.values) > 0
 
-    async def draw(self, wanted: int) -> tuple[int, float, float] | None:
-        """Turns: how many, in how many seconds the first is, and the seconds between two. None for the moment."""
+    async def draw(self, wanted: int) -> tuple[int, float, float, float] | None:
+        """Turns: how many, when the first is, the seconds between two, and the present. None for the moment.
+
+        Times are seconds since 1970 by the clock of the database.
+        """
         values: dict[str, Any] = {"wanted": wanted, "ahead": controls.AHEAD, "horizon": controls.HORIZON}
         found = await self._turns.ask(controls.DRAW, values)
-        return (found[0][0], found[0][1], found[0][2]) if found else None
+        if not found:
+            return None
+        count, first, gap, now = found[0]
+        return count, first, gap, now
 
     async def is_open(self) -> tuple[bool, bool, bool]:
         """Whether any row is QUEUED, is SENDING, is PLACED."""

@@ -22,6 +22,8 @@ LONGEST_LEAD: Final = 0.4
 """Seconds before its moment at which a call is begun at the most: the intent must be written when the moment comes."""
 FADING: Final = 0.95
 """Of the lead, with each call whose intent took less."""
+TRUSTED: Final = 60.0
+"""Seconds for which it is remembered how far the clock of the database is ahead."""
 AFTER_INTENT: Final = 3.0
 """Seconds for which a call whose intent is written waits for another turn, if its own has passed meanwhile."""
 
@@ -40,6 +42,7 @@ class Turns:
         self._waiting = 0
         self._voided = 0
         self._lead = 0.0
+        self._clock = _Clock()
 
     async def take(self) -> float | None:
         """The moment of this caller's turn, when its call must be begun. Infinite: it may leave at once.
@@ -90,12 +93,12 @@ class Turns:
             asked = anyio.current_time()
             if (drawn := await self._shared.draw(max(1, self._waiting))) is None:
                 return None
-            count, first, gap = drawn
+            count, first, gap, now = drawn
+            self._clock.told(asked, anyio.current_time(), now)
             if not gap:  # there is a limit and no rate: one moment is as good as another
                 self._drawn.extend([math.inf] * count)
                 continue
-            # The database said so at some moment between the question and the answer.
-            began = (asked + anyio.current_time()) / 2 + first
+            began = self._clock.here(first)
             self._drawn.extend(began + number * gap for number in range(count))
 
     async def _give_back(self) -> None:
@@ -103,6 +106,24 @@ class Turns:
         if self._voided:
             voided, self._voided = self._voided, 0
             await self._shared.change(given_back(voided))
+
+
+class _Clock:
+    """That of the database, as seen from here: as it was when the answer came fastest, as NTP does it (RFC 5905)."""
+
+    def __init__(self) -> None:
+        self._took = math.inf
+        self._at = -math.inf
+        self._ahead = 0.0
+
+    def told(self, asked: float, answered: float, theirs: float) -> None:
+        """The database said `theirs` at some moment between the question and the answer."""
+        if answered - asked <= self._took or answered - self._at > TRUSTED:
+            self._took, self._at, self._ahead = answered - asked, answered, theirs - (asked + answered) / 2
+
+    def here(self, theirs: float) -> float:
+        """A moment of the database's clock on the one here."""
+        return theirs - self._ahead
 
 
 async def _is_at(moment: float) -> bool:

@@ -451,8 +451,8 @@ async def test_turns_are_evenly_spaced_however_many_draw_them(town):
         async def draw(link):
             values = {"wanted": 3, "ahead": controls.AHEAD, "horizon": 60.0}
             for _ in range(10):
-                ((count, _, gap, first),) = await link.ask(controls.DRAW.rstrip() + ", first_turn", values)
-                moments.extend(first.timestamp() + gap * number for number in range(count))
+                ((count, first, gap, _),) = await link.ask(controls.DRAW, values)
+                moments.extend(first + gap * number for number in range(count))
 
         links = [ledger.link() for _ in range(3)]
         await asyncio.gather(*map(draw, links))
@@ -471,7 +471,9 @@ async def test_what_holds_is_felt_with_the_next_turn(town):
             controls.allowing_doubts(0.5),
             controls.within_hours("9-18", "Europe/Berlin"),
         )
-        assert await shared.draw(10) == (1, pytest.approx(0, abs=0.05), pytest.approx(60))
+        count, first, gap, present = await shared.draw(10)
+        assert (count, gap) == (1, pytest.approx(60))
+        assert first == pytest.approx(present, abs=0.05)
         assert await shared.draw(10) is None  # a minute ahead is too far
         here.set(controls.at_rate(1000))
         assert (await shared.draw(10))[0] == 4  # of the limit
@@ -496,13 +498,17 @@ async def test_what_holds_is_felt_with_the_next_turn(town):
 
 
 class Given:
-    """Turns as they are laid down: how many, in how many seconds the first is, and the gap."""
+    """Turns as they are laid down: how many, in how many seconds the first is, and the gap. Its clock is far ahead."""
 
     def __init__(self, *given):
         self.given, self.back = list(given), 0
 
     async def draw(self, wanted):
-        return self.given.pop(0) if self.given else None
+        if not self.given:
+            return None
+        count, first, gap = self.given.pop(0)
+        now = asyncio.get_running_loop().time() + 1e6
+        return count, now + first, gap, now
 
     async def change(self, setting):
         (count,) = setting.values
@@ -516,6 +522,17 @@ async def test_a_turn_that_is_over_is_void():
     assert await turns.take() == pytest.approx(loop.time(), abs=0.2)  # the fifth of the five
     assert await turns.take() is None
     assert given.back == 4
+
+
+async def test_an_answer_that_was_slow_says_little_about_the_clock_of_the_database():
+    from tenios_async.batch.turns import TRUSTED, _Clock
+
+    clock = _Clock()
+    clock.told(10.0, 10.01, 1010.0)
+    clock.told(11.0, 12.0, 1011.0)  # said at once, and answered late
+    assert clock.here(1020.0) == pytest.approx(20.0, abs=0.01)
+    clock.told(11.0 + TRUSTED, 11.1 + TRUSTED, 1021.0 + TRUSTED)  # it was set ten seconds ahead since
+    assert clock.here(1020.0) == pytest.approx(10.0, abs=0.1)
 
 
 async def test_without_a_rate_one_moment_is_as_good_as_another():
