@@ -7,10 +7,10 @@ BENCH := $(VENV)/.bench
 DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-web example-worker test check format coverage pictures docs bench bench-polling bench-watch bench-monitor bench-batch soak dist test-wheel clean
+.PHONY: help demo example-web example-worker test check format coverage pictures docs bench bench-polling bench-watch bench-monitor bench-batch bench-distributed soak soak-distributed dist test-wheel clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tenios_async needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip --disable-pip-version-check install -q --upgrade 'pip>=25.1'
-	@$(BIN)/pip --disable-pip-version-check install -q -e '.[cli,otel,phone,simulator]' --group dev
+	@$(BIN)/pip --disable-pip-version-check install -q -e '.[cli,distributed,otel,phone,simulator]' --group dev
 	@touch $@
 
 demo: $(READY) ## place callbacks against a simulator on this machine and watch each to its end
@@ -84,8 +84,14 @@ bench-monitor: $(BENCH) ## memory, CPU and lag of a hundred thousand callbacks a
 bench-batch: $(BENCH) ## contacts a second that a campaign works off, beside httpx and gather; 3 minutes
 	@$(BIN)/python benchmarks/campaign.py $(ARGS)
 
+bench-distributed: $(BENCH) ## several workers on PostgreSQL, which must be there, and their rate limit; 10 minutes
+	@$(BIN)/python benchmarks/distributed.py $(ARGS)
+
 soak: $(READY) ## every experiment of docs/reliability.md, for hours: ARGS="--hours 8", or --only NAME --seed N
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
+
+soak-distributed: $(READY) ## disasters of machines and PostgreSQL, which must be there; ARGS="--minutes 5 --seed 7" for less
+	@$(BIN)/python tests/batch/disasters.py $(ARGS)
 
 dist: $(READY) ## sdist and wheel in dist/, without a network
 	@rm -rf dist

@@ -1,8 +1,12 @@
 import asyncio
+import itertools
+import os
 
 import hypothesis
+import pytest
 
 from . import canary
+from .batch.server import binaries, running
 
 pytest_plugins = ["pytester"]
 
@@ -13,6 +17,26 @@ asyncio.set_event_loop(None)
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+_numbers = itertools.count(1)
+
 
 def pytest_configure(config):
     canary.register(config)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL for all tests of a run."""
+    if binaries() is None:
+        why = "there is no PostgreSQL here (Debian: apt-get install postgresql)"
+        if os.environ.get("TENIOS_TESTS_NEED_POSTGRESQL"):
+            pytest.fail(why)
+        pytest.skip(why)
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres):
+    """Where a test may make its ledger."""
+    return postgres.url(f"test_{next(_numbers)}")

@@ -61,8 +61,26 @@ def logger(monkeypatch):
     log.setLevel(level)
 
 
+DATABASE = re.compile(r"postgresql://tenios@db\.example\.com/(\w+)(?:\?schema=(\w+))?")
+
+
+@pytest.fixture
+def here(request):
+    """The code with a database of these tests instead of the one that it names, where it names one."""
+
+    def put(code):
+        if not DATABASE.search(code):
+            return code
+        server = request.getfixturevalue("postgres")
+        name = f"docs_{abs(hash(request.node.name))}_"
+        return DATABASE.sub(lambda found: server.url(name + (found[2] or found[1])), code)
+
+    return put
+
+
 @pytest.mark.parametrize(("language", "code"), blocks("python"))
-def test_python(language, code, monkeypatch, pytester, tmp_path, capsys):
+def test_python(language, code, monkeypatch, pytester, tmp_path, capsys, here):
+    code = here(code)
     if "def test_" in code:
         pytester.makepyfile(code)
         pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(
@@ -110,7 +128,8 @@ def test_python(language, code, monkeypatch, pytester, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("language", "code"), blocks("bash"))
-def test_shell(language, code, monkeypatch, tmp_path):
+def test_shell(language, code, monkeypatch, tmp_path, here):
+    code = here(code)
     monkeypatch.setenv("TENIOS_ACCESS_KEY", "any")
 
     async def simulated(run):
