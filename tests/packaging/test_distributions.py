@@ -1,5 +1,6 @@
 """What is in the sdist and in the wheel that is built of it, and what their metadata say."""
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -33,7 +34,8 @@ def sdist(tmp_path_factory):
     assert archive.name == f"tenios_async-{tenios_async.__version__}.tar.gz"
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
-    return folder / archive.name.removesuffix(".tar.gz")
+    yield folder / archive.name.removesuffix(".tar.gz")
+    shutil.rmtree(folder)  # the tests in it hold the secrets that the canary looks for
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def test_metadata(metadata):
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata.get_payload().startswith("# tenios_async")
-    assert set(metadata.get_all("Provides-Extra")) == {"cli", "otel", "phone", "simulator"}
+    assert set(metadata.get_all("Provides-Extra")) == {"cli", "distributed", "otel", "phone", "simulator"}
     classifiers = metadata.get_all("Classifier")
     assert "Typing :: Typed" in classifiers
     assert "Framework :: Pytest" in classifiers
