@@ -71,8 +71,8 @@ bench-monitor: $(BENCH) ## memory, CPU and lag of a hundred thousand callbacks a
 bench-batch: $(BENCH) ## contacts a second that a campaign works off, beside httpx and gather; 3 minutes
 	@$(BIN)/python benchmarks/campaign.py $(ARGS)
 
-soak: $(READY) ## kill -9 in the middle of campaigns, 3,000 times; ARGS="--kills 10000 --seed 7" for more
-	@$(BIN)/python tests/batch/kills.py $(ARGS)
+soak: $(READY) ## every experiment of docs/reliability.md, for hours: ARGS="--hours 8", or --only NAME --seed N
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 dist: $(READY) ## sdist and wheel in dist/, without a network
 	@rm -rf dist

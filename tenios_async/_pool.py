@@ -8,6 +8,7 @@ wrote.
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import ssl
 from collections import OrderedDict
@@ -16,13 +17,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from tenios_async._exchange import (
-    KEEPALIVE,
-    ExchangeFailed,
-    Progress,
-    describe,
-    without_frames,
-)
+from tenios_async._exchange import KEEPALIVE, ExchangeFailed, Progress, describe, without_frames
 from tenios_async._models import Connections
 from tenios_async._reader import AnswerReader
 from tenios_async._wire import is_address
@@ -38,6 +33,7 @@ NEW = -1.0
 """As seconds since the last use: no connection that was ever used will do."""
 HAPPY_EYEBALLS = 0.25
 """Seconds before the next address is tried too (RFC 8305 section 8)."""
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class PoolExchange:
@@ -161,20 +157,31 @@ class PoolExchange:
         if self._free_slots:
             self._free_slots -= 1
         elif self._idle:  # all too long idle: the oldest gives its slot
-            oldest = next(iter(self._idle))
-            del self._idle[oldest]
-            oldest.drop()
+            self._drop_oldest()
         else:
             connection = await self._wait()
             if connection is not None:
                 if connection.is_up and idle_for != NEW:
                     return connection
                 connection.drop()
-        try:
-            return await self._connect()
-        except BaseException:
+        while True:
+            try:
+                return await self._connect()
+            except BaseException as failure:
+                cause = failure.__cause__
+                if not (self._idle and isinstance(cause, OSError) and cause.errno in _NO_DESCRIPTOR):
+                    self._hand_on(None)
+                    raise
+            oldest = self._drop_oldest()  # whose descriptor is needed more
             self._hand_on(None)
-            raise
+            while oldest in self._open:  # noqa: ASYNC110  # the loop closes its socket in one of the next turns
+                await asyncio.sleep(0)
+
+    def _drop_oldest(self) -> _Connection:
+        oldest = next(iter(self._idle))
+        del self._idle[oldest]
+        oldest.drop()
+        return oldest
 
     async def _wait(self) -> _Connection | None:
         """A connection just used, or None for a slot."""
@@ -255,8 +262,7 @@ class PoolExchange:
             if (expires := oldest.last_used + KEEPALIVE) > loop.time():
                 self._sweep = loop.call_at(expires, self._drop_expired)
                 return
-            del self._idle[oldest]
-            oldest.drop()
+            self._drop_oldest()
             self._free_slots += 1
 
     def take_reader(self) -> AnswerReader:

@@ -1,15 +1,13 @@
 """kill -9 in the middle of a campaign, over and over: the simulator counts who was rung, and is the oracle.
 
-As a program (`make soak`) it does so thousands of times, in campaigns of a hundred kills, and prints each seed.
+`tests/faults/killing.py` does it in CI, and thousands of times in `make soak`.
 """
 
-import argparse
 import asyncio
 import os
 import random
 import signal
 import sys
-import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -116,21 +114,3 @@ async def survive(folder: Path, *, kills: int, seed: int, contacts: int, faults:
     known = {str(row.standing.callback_id) for row in rows}
     assert set(told.read_text().split()) <= known
     return counts
-
-
-def main() -> None:
-    """Until so many kills were survived; an assertion ends it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=3000)
-    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
-    options = parser.parse_args()
-    for number in range(0, options.kills, 100):
-        seed = options.seed + number // 100
-        print(f"kills {number + 1} to {number + 100}, --seed {seed} --kills 100 ...", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            counts = asyncio.run(survive(Path(folder), kills=100, seed=seed, contacts=3000, faults=True))
-        print("  nobody was rung twice:", ", ".join(f"{count} {state}" for state, count in counts.items() if count))
-
-
-if __name__ == "__main__":
-    main()

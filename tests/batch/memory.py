@@ -1,10 +1,11 @@
-"""A ledger in memory, for tests in virtual time, where no thread may be waited for. It can be slow, full, or lost."""
+"""Ledgers for tests in virtual time, where no thread may be waited for: in memory, and the file without its thread."""
 
 from collections import Counter
 
 import anyio
 
-from tenios_async.batch import IllegalMove, Ledger, LedgerFailed, Row, RowState, Standing
+from tenios_async.batch import IllegalMove, Ledger, LedgerFailed, NewRow, Row, RowState, Standing
+from tenios_async.batch.ledger_file import LedgerFile
 
 
 class MemoryLedger(Ledger):
@@ -59,5 +60,65 @@ class MemoryLedger(Ledger):
     async def aclose(self):
         pass
 
+    def close(self):
+        pass
+
     def states(self):
         return Counter(str(row.standing.state) for row in self.all)
+
+
+class FileLedger(Ledger):
+    """The ledger's own file; what is asked for is done at once."""
+
+    def __init__(self, path, requests=()):
+        super().__init__()
+        self.path = path
+        self.file = None
+        path.parent.mkdir(exist_ok=True)
+
+        def fill(ledger):
+            with ledger.transaction():
+                for request in requests:
+                    ledger.put(NewRow(request.callback_number, request))
+
+        LedgerFile.create(path, {"kind": "campaign"}, fill)
+
+    @property
+    def all(self):
+        return list(self.file.rows())
+
+    async def put(self, new):
+        with self.file.transaction():
+            self.file.put(new)
+        return self.file.by_key(new.key)
+
+    async def by_key(self, key):
+        return self.file.by_key(key)
+
+    async def queued(self, limit, after=0):
+        return self.file.queued(limit, after)
+
+    async def followed(self):
+        return list(self.file.rows(RowState.PLACED))
+
+    async def counts(self):
+        return self.file.counts()
+
+    async def tally(self):
+        return self.file.tally()
+
+    async def change_all(self, changes):
+        results = []
+        with self.file.transaction():
+            for row_id, move in changes:
+                try:
+                    results.append(self.file.change(row_id, move))
+                except IllegalMove as refusal:
+                    results.append(refusal)
+        return results
+
+    async def aclose(self):
+        pass
+
+    def close(self):
+        self.file.close()

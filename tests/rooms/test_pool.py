@@ -1,6 +1,7 @@
 """The pool's connections: which one is used, how many there are, how long they live, and what a cancellation leaves."""
 
 import asyncio
+import errno
 import gc
 import math
 
@@ -49,6 +50,26 @@ async def test_the_last_used_connection_goes_first(network):
         for _ in range(5):
             await tenios.callback_status(10)
         assert sorted(len(peer.requests) for peer in net.peers) == [1, 1, 6]
+
+
+async def test_where_no_file_can_be_opened_an_idle_connection_gives_its_descriptor(network):
+    """The oldest; and where none is idle there is no connection."""
+    full = OSError(errno.EMFILE, "Too many open files")
+    async with network(vendor()) as net, client() as tenios:
+        await gather(2, tenios.callback_status, 10)
+        oldest, last = net.peers
+        await anyio.sleep(2)  # too long ago for a call
+        net.refusals = iter([full])
+        began = anyio.current_time()
+        assert (await tenios.init_callback("config", NUMBER)).id == 10
+        assert anyio.current_time() == began
+        assert (oldest.is_open, last.is_open) == (False, True)
+        net.refusals = iter([full] * 20)
+        await anyio.sleep(2)
+        with pytest.raises(ConnectionFailed, match="Too many open files"):
+            await tenios.init_callback("config", NUMBER, timeout=0.3)
+        assert not net.open
+    assert net.inits == 1
 
 
 async def test_no_more_connections_than_allowed_and_first_come_first_served(network):

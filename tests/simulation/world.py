@@ -11,17 +11,21 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import anyio
 
 from tenios_async import CallbackRequest, TeniosClient
 from tenios_async.batch import LedgerFailed, RowState, placing
+from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.runner import MAX_PLACING, Runner
 from tenios_async.batch.standing import SEND_WITHIN, called, crash, not_called
 from tenios_async.simulator import Script, Service
 
-from ..batch.memory import MemoryLedger
+from ..batch.memory import FileLedger, MemoryLedger
+from ..faults.experiment import folder
 from ..rooms.network import Network, virtual_loop, with_length
 
 URL = "http://127.0.0.1:1"
@@ -37,16 +41,17 @@ class Died(LedgerFailed):
     """What a program that was killed would have written is not written."""
 
 
-class Disk(MemoryLedger):
+class Slow:
     """A ledger whose commits take time, and which a crash cuts off: what was committed stays, the rest never was."""
 
-    def __init__(self, requests, chance):
-        super().__init__(requests, latency=0)
+    def __init__(self, chance):
         self.chance = chance
         self.slowest = 0.05
         self.life = 0
         self.began = {}
         """When the last change of each row was asked for."""
+        self.committed = lambda: None
+        """Called after each commit."""
 
     async def change_all(self, changes):
         life = self.life
@@ -55,6 +60,7 @@ class Disk(MemoryLedger):
         await anyio.sleep(self.chance.random() * self.slowest)
         self.check(life)
         results = await super().change_all(changes)
+        self.committed()
         await anyio.sleep(self.chance.random() * self.slowest)
         self.check(life)
         return results
@@ -67,19 +73,61 @@ class Disk(MemoryLedger):
         """Everything that is on its way to the disk is lost; the next life finds what is on it."""
         self.life += 1
 
+
+class MemoryDisk(Slow, MemoryLedger):
+    def __init__(self, requests, chance):
+        MemoryLedger.__init__(self, requests, latency=0)
+        Slow.__init__(self, chance)
+
     def recover(self):
         for row in self.all:
             if row.standing.state is RowState.SENDING:
                 self.all[row.id - 1] = row.at(crash()(row.standing))
 
+    def resolve(self, row, at, *, was_called):
+        move = called("A. Person", at, None) if was_called else not_called("A. Person", at)
+        self.all[row.id - 1] = row.at(move(row.standing))
+
+
+class FileDisk(Slow, FileLedger):
+    """The ledger's own file. A crash leaves what is in it and in its log, and nobody has closed either."""
+
+    def __init__(self, requests, chance, folder):
+        Slow.__init__(self, chance)
+        FileLedger.__init__(self, folder / "0" / "campaign.db", requests)
+
+    def crash(self):
+        super().crash()
+        left = self.path.parent.with_name(str(self.life))
+        left.mkdir()
+        for file in self.path.parent.iterdir():
+            if not file.name.endswith("-shm"):
+                shutil.copy(file, left)
+        self.path = left / self.path.name
+
+    def recover(self):
+        if self.file is None or self.file.path != self.path:
+            if self.file is not None:
+                self.file.close()  # of the program that was killed
+            self.file = LedgerFile.write(self.path)
+            self.file.recover()
+
+    def resolve(self, row, at, *, was_called):
+        """As the command does it, beside whoever writes."""
+        with LedgerFile.read(self.path) as ledger, ledger.transaction():
+            ledger.resolve(row, at, who="A. Person", was_called=was_called)
+
 
 class World:
     """One seed's life."""
 
-    def __init__(self, seed, *, contacts=12):
+    def __init__(self, seed, folder, *, contacts=12):
         self.chance = random.Random(seed)
-        numbers = [f"+4922100{index:05}" for index in range(contacts)]
-        self.disk = Disk([CallbackRequest("config", number) for number in numbers], self.chance)
+        numbers = [f"+4915799{index:06}" for index in range(contacts)]
+        requests = [CallbackRequest("config", number) for number in numbers]
+        on_disk = folder is not None
+        self.disk = FileDisk(requests, self.chance, folder) if on_disk else MemoryDisk(requests, self.chance)
+        self.disk.committed = self._check_always
         self.service = Service(clock=anyio.current_time, seed=seed)
         for number in numbers:
             self.service.script(number, self.chance.choice(LIVES))
@@ -87,7 +135,6 @@ class World:
         self.outage_ends = 0.0
         self.told = []
         self.crashes = 0
-        self.forgiven = set()
         self.network = None
 
     def run(self):
@@ -152,9 +199,7 @@ class World:
             if row.standing.state is not RowState.UNKNOWN or self.chance.random() < 0.5:
                 continue
             at = datetime.now(UTC) + timedelta(hours=1)
-            was_rung = self.service.inits[row.key] > 0
-            move = called("A. Person", at, None) if was_rung else not_called("A. Person", at)
-            self.disk.all[row.id - 1] = row.at(move(row.standing))
+            self.disk.resolve(row, at, was_called=self.service.inits[row.key] > 0)
 
     async def _serve(self, peer):
         """One connection of the server's."""
@@ -197,8 +242,20 @@ class World:
         assert row.standing.state is not RowState.QUEUED, "not written down"
         assert self.service.inits[number] == 0, "rung twice"
         assert anyio.current_time() - self.disk.began[row.id] <= SEND_WITHIN, "too long after it was written down"
-        sending = [row for row in self.disk.all if row.standing.state is RowState.SENDING]
-        assert len(sending) <= MAX_PLACING
+        self._check_always()
+
+    def _check_always(self):
+        """At each step: whenever a call arrives, and after each commit."""
+        rows = self.disk.all
+        states = Counter(row.standing.state for row in rows)
+        assert states[RowState.SENDING] <= MAX_PLACING
+        known = {row.id: row.standing.callback_id for row in rows}
+        for row in rows:
+            rung = self.service.inits[row.key]
+            assert rung <= 1, "rung twice"
+            assert not rung or row.standing.state is not RowState.QUEUED, "rung, and to be dialled again"
+            assert rung or row.standing.state not in (RowState.PLACED, RowState.FINISHED), "placed, and nobody was rung"
+        assert all(known[row_id] == callback_id for row_id, callback_id in self.told), "an id that was told of is gone"
 
     def _check_end(self):
         self.service.assert_nobody_called_twice()
@@ -213,12 +270,21 @@ class World:
         assert set(self.told) <= known
 
 
+ON_DISK = 8
+"""One life in so many has the ledger's own file."""
+
+
 def live(seed):
     """One life; an assertion says what went wrong."""
     real, placing.awake = placing.awake, anyio.current_time
     try:
-        world = World(seed)
-        world.run()
-        return world
+        with folder() as path:
+            world = World(seed, path if seed % ON_DISK == 0 else None)
+            world.run()
+            world.disk.close()
+            return world
+    except BaseException as error:
+        error.add_note(f"again: tests.simulation.world.live({seed})")
+        raise
     finally:
         placing.awake = real

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import importlib
-import ssl
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
-import trustme
 
 from tenios_async import TeniosClient
+
+from .certificates import Certificates, certificates
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -28,39 +27,9 @@ def _no_environment(monkeypatch):
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-class Certificates(NamedTuple):
-    trusting: ssl.SSLContext
-    """For clients: knows this authority."""
-    authority: bytes
-    """Its certificate, PEM."""
-    good: ssl.SSLContext
-    other_host: ssl.SSLContext
-    untrusted: ssl.SSLContext
-    expired: ssl.SSLContext
-
-
-@pytest.fixture(scope="session")
-def certificates() -> Certificates:
-    authority, stranger = trustme.CA(), trustme.CA()
-
-    def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        certificate.configure_cert(context)
-        return context
-
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    long_ago = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)
-    return Certificates(
-        trusting,
-        authority.cert_pem.bytes(),
-        good=serving(authority.issue_cert("127.0.0.1", "api.tenios.invalid")),
-        other_host=serving(authority.issue_cert("elsewhere.invalid")),
-        untrusted=serving(stranger.issue_cert("127.0.0.1")),
-        expired=serving(
-            authority.issue_cert("127.0.0.1", not_before=long_ago, not_after=long_ago + dt.timedelta(days=1))
-        ),
-    )
+@pytest.fixture(scope="session", name="certificates")
+def _certificates() -> Certificates:
+    return certificates()
 
 
 @pytest.fixture(params=["httpx", "httpx2"])

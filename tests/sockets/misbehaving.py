@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Behaviour = Callable[["Peer"], None]
 
-HANGS_AFTER = 5.0
+HANGS_AFTER = 20.0
 """Seconds after which a client that neither sends nor hangs up is a failure."""
 
 

@@ -267,6 +267,7 @@ async def test_what_a_user_holds(client, everything):
     assert_none(logged(everything.records))
 
 
+@pytest.mark.no_canary
 @pytest.mark.anyio
 async def test_the_search_finds_what_is_there(client, everything):
     """The oracle itself: a record and a frame that do hold the key are found."""

@@ -1,0 +1,189 @@
+"""A call is cancelled at the k-th await there is, in whichever task, for every k; so is one that a ledger places."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import trio
+
+from tenios_async import AttemptOutcome, CallbackAttempt, CallbackRequest, TeniosClient
+from tenios_async.batch import RowState
+
+from ..batch.memory import MemoryLedger
+from ..sockets.certificates import certificates
+from ..sockets.misbehaving import Server, over_tls
+from ..sockets.stepping import every_k
+from .cutting import answering
+from .experiment import Tally, experiment
+from .rooms import CONFIG, ROOMS, client, numbers, own_id, place
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    Work = Callable[[], Awaitable[object]]
+
+GRACE = 5.0
+"""Seconds for the id of a call that has left: enough for any server on this machine."""
+
+
+class Steps:
+    """Counts how often any task is suspended, and acts at the k-th time."""
+
+    def __init__(self, k: int) -> None:
+        self.left = k
+        self.reached = False
+        self.act: Callable[[], object] | None = None
+
+    def count(self) -> None:
+        if self.act is None:
+            return
+        self.left -= 1
+        if self.left == 0:
+            self.reached = True
+            self.act()
+
+    def after_task_step(self, task: object) -> None:
+        """As an instrument of trio's."""
+        del task
+        self.count()
+
+
+class Counted:
+    """Awaits a coroutine, and counts each suspension."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], steps: Steps) -> None:
+        self._coroutine = coroutine
+        self._steps = steps
+
+    def __await__(self):
+        step, value = self._coroutine.send, None
+        while True:
+            try:
+                waits_for = step(value)
+            except StopIteration as result:
+                return result.value
+            self._steps.count()
+            try:
+                step, value = self._coroutine.send, (yield waits_for)
+            except BaseException as error:
+                step, value = self._coroutine.throw, error
+
+
+@contextlib.contextmanager
+def counting(steps: Steps):
+    """Every task that is made or stepped from here on is counted."""
+    if trio.lowlevel.in_trio_run():
+        trio.lowlevel.add_instrument(steps)
+        yield
+        trio.lowlevel.remove_instrument(steps)
+        return
+
+    def factory(loop, coroutine, **options):
+        async def run():
+            return await Counted(coroutine, steps)
+
+        return asyncio.Task(run(), loop=loop, **options)
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(factory)
+    yield
+    loop.set_task_factory(None)
+
+
+async def natively(work: Work, steps: Steps) -> None:
+    task = asyncio.ensure_future(work())
+    steps.act = task.cancel
+    await asyncio.wait([task])
+    steps.act = None
+    if not task.cancelled():
+        task.result()
+
+
+async def by_a_scope(work: Work, steps: Steps) -> None:
+    with anyio.CancelScope() as scope:
+        steps.act = scope.cancel
+        await work()
+    steps.act = None
+
+
+async def call(tenios: TeniosClient, number: str, cancel, steps: Steps) -> str:
+    """One call; what its attempt says, which nothing may contradict."""
+    attempt = CallbackAttempt()
+    await cancel(lambda: tenios.init_callback(CONFIG, number, attempt=attempt), steps)
+    assert attempt.outcome is not AttemptOutcome.IN_FLIGHT
+    if attempt.callback is not None:
+        assert attempt.callback.id == own_id(number)
+    return {None: "NOT_SENT"}.get(attempt.outcome, attempt.outcome)
+
+
+async def call_by_ledger(tenios: TeniosClient, number: str, cancel, steps: Steps) -> str:
+    """The same through a ledger: what is written down is the outcome, whatever the caller has heard."""
+    ledger, request = MemoryLedger(latency=0), CallbackRequest(CONFIG, number)
+    await cancel(lambda: ledger.place_once(tenios, request, key="key"), steps)
+    row = await ledger.by_key("key")
+    if row is None or row.standing.state is RowState.QUEUED:
+        return "NOT_SENT"
+    assert row.standing.state in (RowState.PLACED, RowState.UNKNOWN), row
+    if row.callback is not None:
+        assert row.callback.id == own_id(number)
+    return row.standing.state
+
+
+async def cancelled_everywhere(room: str, cancel, calling, tally: Tally, *, is_tls: bool) -> None:
+    """One connection: a slot that is lost, or a task that is left, is noticed by the next call."""
+    behave = over_tls(certificates().good, answering) if is_tls else answering
+    options = {"cancel_grace": GRACE, **({"max_connections": 1} if room == "pool" else {})}
+    fresh, outcomes = numbers(), {}
+    async with Server(behave, scheme="https" if is_tls else "http") as server:
+        for k in every_k(1000):
+            steps, number = Steps(k), next(fresh)
+            async with own_client(room, server.url, options) as tenios:
+                tasks = asyncio.all_tasks() if not trio.lowlevel.in_trio_run() else None
+                with counting(steps):
+                    end = outcomes[number] = await calling(tenios, number, cancel, steps)
+                if tasks is not None:
+                    assert asyncio.all_tasks() == tasks, "a task is left"
+                number = next(fresh)
+                outcomes[number], error = await place(tenios, number, timeout=GRACE)
+                assert error is None, "the pool is not whole"
+            if not steps.reached:
+                break
+            tally.trial(end)
+    for number, outcome in outcomes.items():
+        if outcome == "NOT_SENT":
+            assert server.inits[number] == 0
+        elif outcome == "PLACED":
+            assert server.inits[number] == 1
+        else:
+            assert server.inits[number] <= 1
+
+
+def own_client(room: str, url: str, options: dict[str, Any]):
+    if trio.lowlevel.in_trio_run() and room == "pool":  # which is asyncio's: what is the library's own on trio
+        return TeniosClient("CANARY-KEY-0123456789", base_url=url, ssl_context=certificates().trusting, **options)
+    return client(room, url, certificates().trusting, **options)
+
+
+@experiment(
+    "A call is cancelled at its k-th await, for every k: natively and by anyio, on asyncio and trio, plain and TLS, "
+    "through the client and through a ledger; both rooms",
+    "at most one init, its outcome known or recorded, the pool whole, no task left",
+    trials=None,
+    passes=10,
+)
+def cancel_at_every_await(chance: random.Random, tally: Tally) -> None:
+    del chance
+    for backend, is_tls, room, calling in itertools.product(
+        ("asyncio", "trio"), (False, True), ROOMS, (call, call_by_ledger)
+    ):
+        for cancel in (natively, by_a_scope) if backend == "asyncio" else (by_a_scope,):
+
+            async def main(room=room, cancel=cancel, calling=calling, is_tls=is_tls) -> None:
+                await cancelled_everywhere(room, cancel, calling, tally, is_tls=is_tls)
+
+            anyio.run(main, backend=backend)

@@ -1,0 +1,79 @@
+"""A client in each room, a server whose ids say whose they are, and numbers that are one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+import httpx
+
+from tenios_async import AttemptOutcome, CallbackAttempt, TeniosClient, TeniosError
+
+from ..sockets.certificates import certificates
+from ..sockets.misbehaving import CONNECTED, Request, reply
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Iterator
+
+KEY = "CANARY-KEY-0123456789"
+CONFIG = "config-id"
+ROOMS = ("pool", "httpx")
+
+
+def numbers() -> Iterator[str]:
+    """Canaries too: no two alike, and no text of the library may show one."""
+    for index in range(100_000):
+        yield f"+49157999{index:05}"
+
+
+def own_id(number: str) -> int:
+    """The id that a server gives to the call of a number."""
+    return 10 + int(number[-5:])
+
+
+def answered(request: Request) -> bytes:
+    """To an init the id that belongs to its number; else a state."""
+    number = json.loads(request.body).get("callback_number")
+    return CONNECTED if number is None else reply(200, b'{"id": %d}' % own_id(number))
+
+
+@contextlib.asynccontextmanager
+async def client(room: str, url: str, context: ssl.SSLContext | None = None, **options) -> AsyncIterator[TeniosClient]:
+    """Without a connection from before."""
+    if room == "pool":
+        async with TeniosClient(KEY, base_url=url, ssl_context=context, **options) as tenios:
+            assert tenios.transport == "pool"
+            yield tenios
+        return
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(verify=context or certificates().trusting, trust_env=False, limits=limits) as http:
+        async with TeniosClient(KEY, base_url=url, http_client=http, **options) as tenios:
+            yield tenios
+
+
+async def place(tenios: TeniosClient, number: str, **options) -> tuple[AttemptOutcome, TeniosError | None]:
+    """What became of one call; its id is that of its own number, and of no other."""
+    attempt, error = CallbackAttempt(), None
+    try:
+        callback = await tenios.init_callback(CONFIG, number, attempt=attempt, **options)
+    except TeniosError as raised:
+        error = raised
+    else:
+        assert callback.key == str(own_id(number)), "the answer to another request"
+    assert attempt.outcome not in (None, AttemptOutcome.IN_FLIGHT)
+    assert (attempt.outcome is AttemptOutcome.UNKNOWN) == (error is not None and error.may_have_dialled)
+    return attempt.outcome, error
+
+
+def assert_honest(outcomes: dict[str, AttemptOutcome], inits: dict[str, int]) -> None:
+    """Against what the server counted: nobody is rung twice, and who may have been rung is not said to be safe."""
+    for number, outcome in outcomes.items():
+        received = inits.get(number, 0)
+        assert received <= 1, f"rung {received} times"
+        if received:
+            assert outcome in (AttemptOutcome.PLACED, AttemptOutcome.UNKNOWN), f"rung, and said to be {outcome}"
+        if outcome is AttemptOutcome.PLACED:
+            assert received == 1, "said to be placed, and nobody was rung"
+    assert set(inits) <= set(outcomes)
