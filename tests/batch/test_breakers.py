@@ -27,10 +27,15 @@ def test_one_in_twenty_of_the_last_500_may_be_in_doubt():
     assert last == "nobody knows what became of 26 of the last 226 calls"
 
 
+def test_ten_in_a_row_are_counted_from_the_first_doubt_after_an_answer():
+    assert noted(Breaker(1), False, *[True] * 10)[-2:] == [None, "nobody knows what became of the last 10 calls"]
+
+
 def test_what_was_500_calls_ago_is_forgotten():
     breaker = Breaker(2 / 500)
     noted(breaker, True, True, *[False] * 498)
     assert noted(breaker, False, True) == [None, None], "the first two have left the window by then, one by one"
+    assert noted(breaker, True, True)[-1] == "nobody knows what became of 3 of the last 500 calls"
     breaker = Breaker(2 / 500)
     noted(breaker, True, True, *[False] * 497)
     assert noted(breaker, True) == ["nobody knows what became of 3 of the last 500 calls"]
