@@ -141,7 +141,8 @@ def main(wheel: Path) -> None:
                 subprocess.run([python, "-I", "-W", "error", "-c", program], check=True, cwd=folder, timeout=60)
         print(f"wheel {name}: works ({time.monotonic() - began:.0f} s)", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        run_suite(environment(Path(folder) / "env", *at_lowest, *tools()), Path(folder))
+        but_h11 = [each for each in at_lowest if not each.startswith("h11=")]  # httpx2 asks for a newer one
+        run_suite(environment(Path(folder) / "env", *but_h11, *tools()), Path(folder))
     print("wheel lowest: passes the suite")
 
 
