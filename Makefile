@@ -8,10 +8,10 @@ MUTATION := $(VENV)/.mutation
 SUPPLY := $(VENV)/.supply
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-web test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak mutation dist test-wheel audit sbom clean
+.PHONY: help demo example-web example-worker test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak mutation dist test-wheel audit sbom clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tenios_async needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
@@ -28,6 +28,9 @@ demo: $(READY) ## place callbacks against a simulator on this machine and watch 
 example-web: $(READY) ## a web page with a "call me back" form, beside a simulator; ARGS="--port 8080" for another port
 	@cd examples && ../$(BIN)/python -m web_callback.demo $(ARGS)
 
+example-worker: $(READY) ## calls placed once and followed by workers on Redis, one of which is killed; needs redis-server
+	@cd examples && ../$(BIN)/python -m worker.demo
+
 test: $(READY) ## the whole test suite
 	@$(BIN)/python -m pytest
 
@@ -35,7 +38,7 @@ check: $(READY) ## ruff, mypy and pyright, also over tests/typing, which pins th
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+	@$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 tenios_async
 	@$(BIN)/pyright --warnings
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes tenios_async --ignoreexternal >$(VENV)/.types || { cat $(VENV)/.types; exit 1; }
 	@grep completeness $(VENV)/.types

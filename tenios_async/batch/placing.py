@@ -130,8 +130,8 @@ def _reason(error: BaseException | None) -> str:
 
 def awake() -> float:
     """Seconds on a clock that goes on while the machine is suspended, where the system has one."""
-    if sys.platform == "linux":
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
     if sys.platform == "darwin":
         return time.clock_gettime(time.CLOCK_MONOTONIC)  # unlike time.monotonic() there
-    return time.monotonic()  # Windows counts suspension in it
+    if sys.platform != "linux":
+        return time.monotonic()  # Windows counts suspension in it
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -59,6 +59,11 @@ class Script:
         return cls((*_ACCEPTED, ("CALLING_B", ringing), ("CALL_B_FAILED", ring_duration)))
 
     @classmethod
+    def ended(cls, status: str = "DISCONNECTED") -> Script:
+        """Over before the first look, in this state: for tests that cannot have virtual time."""
+        return cls(((status, 0.0),))
+
+    @classmethod
     def sampled(cls, chance: random.Random) -> Script:
         """One drawn at random."""
         steps = [

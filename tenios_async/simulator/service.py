@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
+from tenios_async.simulator.assertions import Assertions, Init
 from tenios_async.simulator.scripts import Script
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Fault:
         body: answered instead, or None.
         headers: added to the answer.
         manner: how the answer is delivered.
+        error_code: of the error that is answered, where there is one.
     """
 
     status_code: int | None = None
@@ -61,6 +63,12 @@ class Fault:
     body: bytes | None = None
     headers: tuple[tuple[str, str], ...] = ()
     manner: Manner = Manner.WHOLE
+    error_code: str = "SIMULATED"
+
+    @classmethod
+    def refused(cls, error_code: str = "SIMULATED", status_code: int = 400) -> Fault:
+        """A clear no, as for `BAD_CREDENTIALS`: nothing is carried out."""
+        return cls(status_code, error_code=error_code)
 
     @classmethod
     def busy(cls, retry_after: str | None = "1") -> Fault:
@@ -81,6 +89,11 @@ class Fault:
     def lost(cls, manner: Manner = Manner.DROP) -> Fault:
         """The request is carried out and its answer lost, in the given manner."""
         return cls(before=False, manner=manner)
+
+    @classmethod
+    def stalled(cls) -> Fault:
+        """The request is carried out and no answer ever comes."""
+        return cls.lost(Manner.STALL)
 
 
 @attrs.frozen
@@ -104,7 +117,7 @@ class SimulatedCallback:
     script: Script
 
 
-class Service:
+class Service(Assertions):
     """The Callback API. As lenient as the vendor's samples: `delay` and `id` may be numbers or strings.
 
     Args:
@@ -139,10 +152,16 @@ class Service:
         self._scripts: dict[str, Script] = {}
         self._faults: list[tuple[str, str | None, Fault]] = []
         self.latency = latency
+        self.is_reachable = True
+        """Whether a connection can be had. Only `SimulatorTransport` asks."""
         self.inits: Counter[str] = Counter()
-        """How many inits were parsed for each number, whatever was answered: the oracle of "never twice"."""
+        """How many inits were parsed for each number, whatever was answered."""
+        self.requests: dict[str, list[Init]] = {}
+        """The same, each with what was asked for and whether it was refused."""
         self.polls: Counter[int] = Counter()
         """How many status requests were parsed for each id."""
+        self.told: dict[int, str] = {}
+        """The last state that was answered for each id."""
         self.callbacks: dict[int, SimulatedCallback] = {}
 
     def script(self, number: str, script: Script) -> None:
@@ -157,11 +176,9 @@ class Service:
         """The next status requests meet these faults, one each, in order."""
         self._faults += [("status", None, fault) for fault in faults]
 
-    def assert_nobody_called_twice(self) -> None:
-        """Raises `AssertionError` if any number was asked to be called more than once."""
-        twice = {f"...{number[-3:]}": count for number, count in self.inits.items() if count > 1}
-        if twice:
-            raise AssertionError(f"called more than once: {twice}")
+    @property
+    def _service(self) -> Service:
+        return self
 
     def state(self, callback_id: int) -> str:
         """The state a callback is in now."""
@@ -186,8 +203,19 @@ class Service:
         if endpoint == "init" and number:
             self.inits[number] += 1
         fault = self._next_fault(endpoint, number)
+        answer = self._carry_out(endpoint, fields, fault)
+        is_true = (fault is None or fault.body is None) and answer.manner in (Manner.WHOLE, Manner.DRIP)
+        if endpoint == "init" and number:
+            is_refused = is_true and _is_refusal(answer.status_code)
+            init = Init(self._clock(), _without_key(fields), is_refused=is_refused)
+            self.requests.setdefault(number, []).append(init)
+        elif endpoint == "status" and is_true and answer.status_code == 200:  # noqa: PLR2004
+            self.told[int(fields["id"])] = json.loads(answer.body)["status"]
+        return answer
+
+    def _carry_out(self, endpoint: str, fields: dict[str, Any], fault: Fault | None) -> Answer:
         if fault is not None and fault.before and fault.status_code is not None:
-            return _refusal(fault.status_code, "SIMULATED", "Simulated fault", headers=fault.headers)
+            return _refusal(fault.status_code, fault.error_code, "Simulated fault", headers=fault.headers)
         answer = self._init(fields) if endpoint == "init" else self._status(fields)
         return answer if fault is None else _spoilt(answer, fault)
 
@@ -216,7 +244,7 @@ class Service:
         self.callbacks[callback_id] = SimulatedCallback(
             id=callback_id,
             number=number,
-            request={name: value for name, value in fields.items() if name != "access_key"},
+            request=_without_key(fields),
             accepted_at=self._clock(),
             delay=delay,
             script=script or Script.sampled(random.Random(f"{self._seed}/{callback_id}")),  # noqa: S311  # not a secret
@@ -251,6 +279,15 @@ def _whole(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
+def _without_key(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != "access_key"}
+
+
+def _is_refusal(status_code: int) -> bool:
+    """Whether it proves, with the API's error and whole, that no phone rings."""
+    return 400 <= status_code < 500  # noqa: PLR2004
+
+
 def _answer(status_code: int, fields: Mapping[str, Any], headers: tuple[tuple[str, str], ...] = ()) -> Answer:
     return Answer(status_code, json.dumps(fields).encode(), (("Content-Type", "application/json"), *headers))
 
@@ -268,7 +305,7 @@ def _refusal(
 
 def _spoilt(answer: Answer, fault: Fault) -> Answer:
     if fault.status_code is not None and fault.body is None:
-        answer = _refusal(fault.status_code, "SIMULATED", "Simulated fault")
+        answer = _refusal(fault.status_code, fault.error_code, "Simulated fault")
     return attrs.evolve(
         answer,
         status_code=fault.status_code or answer.status_code,

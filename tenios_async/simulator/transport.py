@@ -33,6 +33,8 @@ class SimulatorTransport(httpx.AsyncBaseTransport):
         trace = _tracer(request)
         timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
         await trace("connection.connect_tcp.started", {"host": request.url.host, "port": request.url.port})
+        if not self.service.is_reachable:
+            raise httpx.ConnectError("the simulator is unreachable", request=request)
         await trace("connection.connect_tcp.complete", {"return_value": None})
         sent = {"request": _Sent(request.method.encode())}
         await trace("http11.send_request_headers.started", sent)

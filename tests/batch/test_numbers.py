@@ -90,7 +90,9 @@ def test_without_the_extra_a_region_is_one_clear_line(monkeypatch):
     assert Numbers(prefixes=["+49"]).normalise("+49221123456") == "+49221123456"
 
 
-@given(st.text(max_size=30))
+@given(
+    st.text(max_size=30) | st.from_regex(r"(\+49|0049|0)[ /]?\(?[1-9][0-9]{1,3}\)?[ /-]?[0-9 ]{4,9}", fullmatch=True)
+)
 def test_any_text_is_a_number_that_stays_as_it_is_or_a_value_error(text):
     for numbers in (GERMAN, Numbers(prefixes=["+4"])):
         try:

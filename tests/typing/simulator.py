@@ -14,15 +14,16 @@ from tenios_async import TeniosClient
 from tenios_async.simulator import (
     Answer,
     Fault,
+    Init,
     Manner,
     Script,
     Service,
     SimulatedCallback,
+    Simulator,
     SimulatorApp,
     SimulatorServer,
     SimulatorTransport,
 )
-from tenios_async.simulator.fixture import Simulator
 
 
 def scripting() -> None:
@@ -30,6 +31,7 @@ def scripting() -> None:
     assert_type(Script.talk(ringing=6, seconds=30), Script)
     assert_type(Script.agent_silent(ring_duration=30), Script)
     assert_type(Script.customer_silent(ringing=6, ring_duration=30), Script)
+    assert_type(Script.ended("DISCONNECTED"), Script)
     assert_type(Script.sampled(random.Random(1)), Script)
     assert_type(Script(()).state(1.0, 0.0), str)
 
@@ -40,6 +42,8 @@ def failing() -> None:
     assert_type(Fault.error(503, accepted=True), Fault)
     assert_type(Fault.garbage(b"<html>"), Fault)
     assert_type(Fault.lost(Manner.STALL), Fault)
+    assert_type(Fault.refused("BAD_REQUEST", status_code=400), Fault)
+    assert_type(Fault.stalled(), Fault)
     assert_type([Manner.DROP, Manner.RESET], list[Manner])
 
 
@@ -58,6 +62,9 @@ def serving() -> None:
     service.fail_status(Fault.busy(), Fault.busy())
     service.assert_nobody_called_twice()
     assert_type(service.inits, Counter[str])
+    assert_type(service.requests, dict[str, list[Init]])
+    assert_type(service.is_reachable, bool)
+    assert_type(service.told, dict[int, str])
     assert_type(service.polls, Counter[int])
     assert_type(service.callbacks, dict[int, SimulatedCallback])
     assert_type(service.state(10), str)
@@ -96,3 +103,21 @@ def in_a_test(tenios_simulator: Simulator) -> None:
     tenios_simulator.fail_status(Fault.busy())
     assert_type(tenios_simulator.times_called("+491234567890"), int)
     tenios_simulator.assert_nobody_called_twice()
+    tenios_simulator.assert_called_once("+491234567890", delay=30)
+    tenios_simulator.assert_not_called("+491234567891")
+    tenios_simulator.assert_nobody_called()
+    tenios_simulator.assert_followed_to_the_end("+491234567890")
+    with tenios_simulator.intercept() as intercepted, tenios_simulator.unreachable():
+        assert_type(intercepted, Simulator)
+
+
+def for_programs(tenios_simulator: Simulator) -> None:
+    assert_type(tenios_simulator.url, str)
+    assert_type(tenios_simulator.environ, dict[str, str])
+    tenios_simulator.close()
+
+
+def asked(init: Init) -> None:
+    assert_type(init.at, float)
+    assert_type(init.request, Mapping[str, Any])
+    assert_type(init.is_refused, bool)

@@ -1,0 +1,1 @@
+"""Calls placed once and followed by workers, through a queue in Redis."""
