@@ -113,7 +113,8 @@ def tools() -> list[str]:
 def run_suite(python: Path, folder: Path) -> None:
     """The tests, copied to where the package is not beside them."""
     shutil.copy(ROOT / "pyproject.toml", folder)
-    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tests", "docs"):  # some tests read a page
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     names = [f"tests/{name}" for name in SUITE]
     subprocess.run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names], check=True, cwd=folder)
 
