@@ -34,10 +34,33 @@ def test_open(hours, moment, is_open):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "9", "9-9", "24-5", "25-26", "9:60-10", "9:60-12", "24:01-25", "9-18;", "Mo-Fr 9-18", "Xyz 9-18", "9-18 Mon", "nine-ten", "9-18-20"],
+    [
+        "",
+        "9",
+        "9-9",
+        "24-5",
+        "25-26",
+        "9:60-10",
+        "9:60-12",
+        "24:01-25",
+        "9-18;",
+        "Mo-Fr 9-18",
+        "Xyz 9-18",
+        "Xyz-Mon 9-18",
+        "Mon-Xyz 9-18",
+        "9-18 Mon",
+        "nine-ten",
+        "9-18-20",
+    ],
 )
 def test_what_are_no_hours(text):
     with pytest.raises(ValueError, match=r"hours|time|day|beginning"):
+        Hours.parse(text, tz="Europe/Berlin")
+
+
+@pytest.mark.parametrize(("text", "time"), [("9:60-12", "9:60"), ("25-26", "25:00")])
+def test_a_time_that_there_is_not_is_named(text, time):
+    with pytest.raises(ValueError, match=f"there is no time {time}"):
         Hours.parse(text, tz="Europe/Berlin")
 
 
