@@ -50,7 +50,7 @@ JUDGES = {
     "_polling": "tests/pure/test_polling.py tests/pure/test_watch.py tests/pure/test_near_the_best.py",
     "_watch": "tests/pure/test_watch.py",
     "_limits": "tests/pure/test_limits.py",
-    "_events": "tests/pure/test_models.py",
+    "_events": "tests/pure/test_events.py",
     "batch/standing": "tests/batch/test_standing.py",
     "batch/hours": "tests/batch/test_hours.py",
     "batch/breakers": "tests/batch/test_breakers.py",
@@ -121,7 +121,7 @@ def changed(before: str, after: str) -> tuple[str, str]:
     """The lines that differ."""
     was, now = [], []
     for line in difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0):
-        if not line.startswith(("---", "+++", "@@")):
+        if line[1:].strip() and not line.startswith(("---", "+++", "@@")):
             (was if line[0] == "-" else now).append(line[1:].strip())
     return "\n".join(was), "\n".join(now)
 
