@@ -85,7 +85,7 @@ def test_what_may_be_called_must_be_said(region, prefixes, says):
 
 def test_without_a_region_a_number_has_its_bounds_and_white_space_is_none_of_it():
     assert Numbers(prefixes=["+49"]).normalise(" +49301234 ") == "+49301234"
-    with pytest.raises(ValueError, match="E.164"):
+    with pytest.raises(ValueError, match=r"E\.164"):
         Numbers(prefixes=["+49"]).normalise("+4930123")
 
 
