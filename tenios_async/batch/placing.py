@@ -88,10 +88,8 @@ async def place(
         if not keep_refusals or concerns_all(error):
             raise
     finally:
-        standing = row.standing
-        if is_intended:
-            standing = await _settle(ledger, row, name, attempt, keep_refusals=keep_refusals)
-    return standing
+        settled = await _settle(ledger, row, name, attempt, keep_refusals=keep_refusals) if is_intended else None
+    return settled or row.standing
 
 
 def concerns_all(error: BaseException | None) -> bool:
