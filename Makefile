@@ -6,12 +6,13 @@ READY := $(VENV)/.ready
 BENCH := $(VENV)/.bench
 MUTATION := $(VENV)/.mutation
 SUPPLY := $(VENV)/.supply
+DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example-web example-worker test check format coverage pictures bench bench-polling bench-watch bench-monitor bench-batch soak mutation dist test-wheel audit sbom clean
+.PHONY: help demo example-web example-worker test check format coverage pictures docs bench bench-polling bench-watch bench-monitor bench-batch bench-distributed soak soak-distributed mutation dist test-wheel audit sbom clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tenios_async needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
@@ -19,7 +20,7 @@ $(READY): pyproject.toml
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip --disable-pip-version-check install -q --upgrade 'pip>=25.1'
-	@$(BIN)/pip --disable-pip-version-check install -q -e '.[cli,otel,phone,simulator]' --group dev
+	@$(BIN)/pip --disable-pip-version-check install -q -e '.[cli,distributed,otel,phone,simulator]' --group dev
 	@touch $@
 
 demo: $(READY) ## place callbacks against a simulator on this machine and watch each to its end
@@ -58,6 +59,15 @@ pictures: $(READY) ## render docs/watch.svg and docs/web-*.png from the real pro
 	@$(BIN)/python docs/render_watch.py docs/watch.svg
 	@$(BIN)/python docs/render_web.py docs
 
+$(DOCS): $(READY)
+	@$(BIN)/pip --disable-pip-version-check install -q --group docs
+	@touch $@
+
+docs: $(DOCS) ## the documentation site in .site/; a warning fails it
+	@$(BIN)/zensical build --strict --clean >$(DOCS).log 2>&1 || { cat $(DOCS).log; exit 1; }
+	@! grep -E '^(griffe|mkdocs)' $(DOCS).log # whose warnings zensical passes on and does not count
+	@echo "Open $(CURDIR)/.site/index.html"
+
 $(BENCH): $(READY)
 	@$(BIN)/pip --disable-pip-version-check install -q --group bench
 	@touch $@
@@ -77,8 +87,14 @@ bench-monitor: $(BENCH) ## memory, CPU and lag of a hundred thousand callbacks a
 bench-batch: $(BENCH) ## contacts a second that a campaign works off, beside httpx and gather; 3 minutes
 	@$(BIN)/python benchmarks/campaign.py $(ARGS)
 
+bench-distributed: $(BENCH) ## several workers on PostgreSQL, which must be there, and their rate limit; 10 minutes
+	@$(BIN)/python benchmarks/distributed.py $(ARGS)
+
 soak: $(READY) ## every experiment of docs/reliability.md, for hours: ARGS="--hours 8", or --only NAME --seed N
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
+
+soak-distributed: $(READY) ## disasters of machines and PostgreSQL, which must be there; ARGS="--minutes 5 --seed 7" for less
+	@$(BIN)/python tests/batch/disasters.py $(ARGS)
 
 $(MUTATION): $(READY)
 	@$(BIN)/pip --disable-pip-version-check install -q --group mutation
@@ -105,4 +121,4 @@ sbom: $(SUPPLY) dist ## a CycloneDX bill of what the wheel brings, in dist/
 	@$(BIN)/python tests/packaging/supply.py sbom dist/*.whl
 
 clean: ## remove what make made
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* .cache .site dist

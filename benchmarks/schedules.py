@@ -93,12 +93,16 @@ def loop(intervals: Callable[[random.Random], Iterator[float]], *, sleeps: bool 
     return polls
 
 
+UNSEEN = ""
+"""In place of a state: a callback that was not looked at yet."""
+
+
 def by_state(intervals: Mapping[str, float]) -> Policy:
-    """One interval for each state, from the look that sees it."""
+    """One interval for each state, from the look that sees it; the first look at once, unless it has one too."""
 
     def polls(life: Life, _: random.Random, __: float) -> list[float]:
         begins, end = [second for second, _ in life], life[-1][0]
-        found = [0.0]
+        found = [intervals.get(UNSEEN, 0.0)]
         while found[-1] < end:
             found.append(found[-1] + intervals[life[bisect_right(begins, found[-1]) - 1][1]])
         return found

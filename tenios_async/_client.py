@@ -442,6 +442,10 @@ class TeniosClient:
         pace, now = self._turns.pace, self._now()
         return pace.rate_for_looks(now) if for_looks else pace.rate(now)
 
+    def _demand(self) -> float:
+        """Looks a second that all monitors would make, were nothing stretched: they share the rate."""
+        return sum(monitor._demand for monitor in self._monitors)  # noqa: SLF001
+
     def _open(self, *, has_turn: bool = False) -> Exchange:
         """The room to send by, after the checks that come before anything is sent."""
         try:

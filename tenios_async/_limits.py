@@ -1,8 +1,8 @@
 """How fast the whole client may ask: an even pace, halved at a refusal, as arithmetic on a clock that is handed in.
 
 The pace is that of the generic cell rate algorithm (ITU-T I.371) without a burst: one request, then one gap. After a
-429 or a 503 it halves at once and recovers by a tenth of the full rate a second: halve, then add, as TCP does it (RFC
-5681).
+429 or a 503 it halves at once, and once for all that is under way then, and recovers by a tenth of the full rate a
+second: halve, then add, as TCP does it (RFC 5681).
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ HALVED_AT_MOST_TO = 1 / 64
 """Of the full rate; a row of refusals must not stop the client for good."""
 RECOVERY = 0.1
 """Of the full rate, a second, without a further refusal."""
+
+SLOW_DOWN = (429, 503)
+"""The answers that ask for fewer requests: RFC 6585 section 4 and RFC 9110 15.6.4."""
 
 CALLS_OVER = 10.0
 """Seconds over which calls are counted."""
@@ -121,10 +124,10 @@ class Pace:
             # From the turn and not from now: who wakes a little late does not lower the rate.
             self._next_turn = max(self._next_turn, now - 1 / rate) + 1 / rate
 
-    def refused(self, now: float, retry_after: float | None) -> None:
-        """A 429 or 503 came back."""
+    def refused(self, now: float, retry_after: float | None, *, sent_at: float) -> None:
+        """A 429 or 503 came back. What was sent before the last one slowed us down says nothing new."""
         rate = self.rate(now)
-        if rate < math.inf:
+        if rate < math.inf and sent_at >= self._slowed_at:
             self._slowed_to = max(rate / 2, self._full * HALVED_AT_MOST_TO)
             self._slowed_at = now
             self._next_turn = max(self._next_turn, now + 1 / self._slowed_to)

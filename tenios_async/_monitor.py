@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import anyio
 import attrs
 
-from tenios_async._errors import ClientMisuse, WatchInterrupted
+from tenios_async._errors import ApiError, ClientMisuse, WatchInterrupted
 from tenios_async._events import Ended, Transitioned
+from tenios_async._limits import SLOW_DOWN
 from tenios_async._models import Transition, as_callback
 from tenios_async._rooms import running_asyncio_loop
 from tenios_async._watch import RESOLUTION, Emit, Poll, Sleep, Stop, WatchMachine
@@ -33,6 +34,12 @@ Result: TypeAlias = Transition | WatchInterrupted
 
 RESTRETCH = 1.25
 """By what factor the stretch must have changed before looks that are waiting are moved: each time moves all of them."""
+SOONER = 1.5
+"""By what factor they are moved up further than to where the first is due, at most at once: all that are due wait."""
+UNKNOWN_COUNTS = 0.5
+"""How much a callback that was never looked at counts as, of what the others ask for on average: it asks for one look.
+
+Fewer, and where many are added at once those seen first wait for the others; more, and first looks come too early."""
 HEADROOM = 0.95
 """Of the rate limit that is planned with, so that looks which are late catch up."""
 QUEUED_AHEAD = 2.0
@@ -73,7 +80,9 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._stretch = self._stretch_of_all = 1.0
         self._is_limited = False
         self._early_left = 0
-        self._demand = 0.0  # looks a second, were nothing stretched
+        self._held_until = -math.inf  # by a Retry-After
+        # Of those that were looked at: how many, and how many looks a second at them, were nothing stretched.
+        self._known, self._known_demand = 0, 0.0
 
     def __len__(self) -> int:
         """How many callbacks are followed still."""
@@ -119,8 +128,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         if machine is not None:
             machine.close()
             self._sweep()
-            if self._is_limited:
-                self._demand -= _demand(machine)
+            self._count(machine, -1)
         if unread:
             self._results = deque(result for result in self._results if result.callback.key != key)
         self._dispatch()
@@ -195,10 +203,10 @@ class CallbackMonitor(AsyncIterator[Result]):
         """The next step of one callback, with what a look brought; the look to make now, or None."""
         if self._is_limited:
             machine.stretch = self._stretch
-            self._demand -= _demand(machine)
+            self._count(machine, -1)
         action = machine.step(now, came_back)
         if self._is_limited:
-            self._demand += _demand(machine)  # before anybody is told, who may discard it
+            self._count(machine, +1)  # before anybody is told, who may discard it
         if isinstance(action, Emit):
             self._tell_of(action.transition)
             action = machine.step(now)
@@ -228,8 +236,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         if not self._follows(machine):
             return
         del self._open[machine.callback.key]
-        if self._is_limited:
-            self._demand -= _demand(machine)
+        self._count(machine, -1)
         if error is not None:
             error.__cause__ = error.cause
             self._results.append(error)
@@ -282,8 +289,12 @@ class CallbackMonitor(AsyncIterator[Result]):
                     return None
                 self._early_left -= 1
             heapq.heappop(self._looks)
-            if (poll := self._go_on(machine, max(now, due))) is not None:
-                return machine, poll
+            due = max(now, due)
+            if (poll := self._go_on(machine, due)) is not None:
+                if now >= self._held_until:
+                    return machine, poll
+                machine.slack = 0.0
+                self._set(machine, min(self._held_until, due + poll.patience))
         return None
 
     async def _work(self, machine: WatchMachine, poll: Poll) -> None:
@@ -294,6 +305,9 @@ class CallbackMonitor(AsyncIterator[Result]):
                 machine, poll = look
                 came_back = await self._client._look(machine.callback, poll)  # noqa: SLF001
                 now = self._time()
+                if isinstance(came_back, ApiError) and came_back.status_code in SLOW_DOWN and not self._is_limited:
+                    # A rate limit would hold all requests; without one, who was told to wait holds these.
+                    self._held_until = max(self._held_until, now + (came_back.retry_after or 0.0))
                 if self._go_on(machine, now, came_back) is not None:
                     self._set(machine, now)  # due again at once, but after those that were due before
                 if self._is_limited:
@@ -317,12 +331,29 @@ class CallbackMonitor(AsyncIterator[Result]):
         rate = self._client._rate()  # noqa: SLF001
         return max(1, min(self._max_in_flight, math.ceil(rate * QUEUED_AHEAD)))
 
+    @property
+    def _demand(self) -> float:
+        """Looks a second, were nothing stretched. Those never looked at are reckoned by the others."""
+        unknown = len(self._open) - self._known
+        return self._known_demand * (1 + UNKNOWN_COUNTS * unknown / self._known) if self._known else 0.0
+
+    def _count(self, machine: WatchMachine, sign: int) -> None:
+        """Adds what one callback asks for, or takes it out again."""
+        if self._is_limited and machine.wait > RESOLUTION:
+            self._known += sign
+            self._known_demand += sign / machine.wait
+
     def _adapt(self) -> None:
         """Stretches all intervals by what the demand is larger than the rate limit allows: its shadow price."""
         rate = self._client._rate(for_looks=True)  # noqa: SLF001
-        stretch = max(1.0, self._demand / (HEADROOM * rate))
-        if stretch < self._stretch and self._looks and self._looks[0][0] < self._time() - 1 / rate:
+        stretch = max(1.0, self._client._demand() / (HEADROOM * rate))  # noqa: SLF001
+        now = self._time()
+        if stretch < self._stretch and self._looks and self._looks[0][0] < now - 1 / rate:
             return  # looks are waiting: none is moved up before they had their turn
+        if stretch < self._stretch_of_all / RESTRETCH:
+            # Not so far at once that many are due long since: those would have to wait for each other.
+            first = max((machine.due_at_stretch(now) for _, _, machine in self._looks), default=0.0)
+            stretch = max(stretch, min(self._stretch, first / SOONER))
         self._stretch = stretch
         if 1 / RESTRETCH < self._stretch / self._stretch_of_all < RESTRETCH:
             return
@@ -331,12 +362,6 @@ class CallbackMonitor(AsyncIterator[Result]):
         heapq.heapify(self._looks)
         if self._looks:
             self._set_alarm(self._looks[0][0])
-
-
-def _demand(machine: WatchMachine) -> float:
-    """Looks a second at one callback, were nothing stretched."""
-    wait = machine.wait
-    return 1 / wait if wait > RESOLUTION else 0.0
 
 
 def _before(result: Result) -> Callback:

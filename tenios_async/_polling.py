@@ -38,6 +38,9 @@ _STEPS = 32
 _FINEST = 0.001
 """Seconds that a step needs not be shorter than."""
 _MOST_BEGINNINGS = 128
+"""In which an unknown beginning is summed up, where the longest interval is not shorter than such a step ..."""
+_MOST_BEGINNINGS_AT_ALL = 4096
+"""... and where it is. A token may be years old; two hours of that count by default, and more would change nothing."""
 _NO_CHANCE = 1e-9
 _FINENESS, _COARSENESS = 32, 6
 """Of the ladders for the time in a state and for its unknown beginning."""
@@ -208,7 +211,8 @@ def _steps_until(odds: Sequence[float], total: float) -> float | None:
 
 def _odds(state: CallbackStatus, seen_for: float, began_within: float, terms: _Terms, step: float) -> list[float]:
     """How much news is to be expected after each step, to the chance that there is none."""
-    news, any_news = _news(state, seen_for, max(1, round(began_within / step)), terms, step)
+    beginnings = max(1, round(min(began_within / step, _MOST_BEGINNINGS_AT_ALL)))
+    news, any_news = _news(state, seen_for, beginnings, terms, step)
     return [much / max(1 - chance, _NO_CHANCE) for much, chance in zip(news, any_news, strict=True)]
 
 

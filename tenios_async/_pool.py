@@ -287,7 +287,7 @@ class PoolExchange:
     def lost(self, connection: _Connection) -> None:
         """Is told by a connection that its socket is closed."""
         self._open.discard(connection)
-        if not self._open and self._all_lost is not None:
+        if not self._open and self._all_lost is not None and not self._all_lost.done():  # who waits may be cancelled
             self._all_lost.set_result(None)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from tenios_async._exchange import ExchangeFailed, Progress
-from tenios_async._limits import Errand, Pace
+from tenios_async._limits import SLOW_DOWN, Errand, Pace
 from tenios_async._wire import retry_after
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tenios_async._exchange import Exchange
     from tenios_async._limits import Rate
     from tenios_async._wire import Body, Reply
-
-_SLOW_DOWN = (429, 503)
 
 
 class Turns:
@@ -104,9 +102,10 @@ class _PacedExchange:
             if scope.cancelled_caught:
                 reason = "no turn came in time under the client's rate limit"
                 raise ExchangeFailed(reason, Progress.NOT_SENT, timed_out=True)
+        sent_at = anyio.current_time()
         reply = await self._exchange.post(path, body, deadline=deadline, before_send=before_send)
-        if reply.status_code in _SLOW_DOWN:
-            self._turns.pace.refused(anyio.current_time(), retry_after(reply.headers))
+        if reply.status_code in SLOW_DOWN:
+            self._turns.pace.refused(anyio.current_time(), retry_after(reply.headers), sent_at=sent_at)
         return reply
 
 

@@ -188,6 +188,13 @@ class WatchMachine:
         self.stretch = stretch
         return min(self._next_look, self._deadline)
 
+    def due_at_stretch(self, now: float) -> float:
+        """The stretch that would make the next look due now; 0 where that does not depend on it."""
+        asleep = self._asleep_for()
+        if not self._has_looked or self._failures or self.wait - asleep < RESOLUTION:
+            return 0.0
+        return (now - self._last_look - asleep) / (self.wait - asleep)
+
     def _asleep_for(self) -> float:
         """What of the wait is the callback's own delay, which no stretch makes longer."""
         if self._delay_ends is None or self.callback.status not in BEFORE_DIALLING:
@@ -272,6 +279,8 @@ class WatchMachine:
             self.wait = asleep + (wait - asleep) / self.stretch
             self.slack = 0.0 if self._polling.fixed_interval is not None else SLACK * (self.wait - asleep)
         self._next_look = now + wait
+        if self._next_look >= self._deadline:
+            self.slack = 0.0  # not a look but the end, which does not come early
 
     def _what_is_known(self) -> str:
         if self._failure is not None:

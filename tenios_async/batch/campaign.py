@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from tenios_async.batch.contacts import BadRow, is_json, read_contacts, writing_rejects
+from tenios_async.batch.contacts import BadRow, Contact, is_json, read_contacts, writing_rejects
 from tenios_async.batch.errors import LedgerRefused
 from tenios_async.batch.files import check_replaceable
 from tenios_async.batch.ledger_file import LedgerFile
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tenios_async import Polling, TeniosClient
+    from tenios_async.batch.access import Access
     from tenios_async.batch.hours import Hours
     from tenios_async.batch.runner import Hook
 
 KIND = "campaign"
+AT_ONCE = 1000
+"""Lines of a list that are read and written in one piece."""
 
 
 class TooManyRejects(ValueError):
@@ -109,7 +114,7 @@ class Campaign:
         def fill(ledger: LedgerFile) -> None:
             nonlocal taken
             with ledger.transaction():
-                taken, source = _take(
+                taken, source = take(
                     ledger,
                     Path(contacts),
                     numbers,
@@ -120,14 +125,7 @@ class Campaign:
                 )
                 ledger.put_facts(source)
 
-        facts = {
-            "kind": KIND,
-            "created_at": datetime.now(UTC).isoformat(),
-            "callback_config_id": callback_config_id,
-            "region": region,
-            "prefixes": list(prefixes),
-        }
-        LedgerFile.create(path, facts, fill)
+        LedgerFile.create(path, facts_of(callback_config_id, region, prefixes), fill)
         return taken
 
     @staticmethod
@@ -148,7 +146,7 @@ class Campaign:
             numbers = Numbers(facts["region"], facts["prefixes"])
             with ledger.transaction():
                 after = ledger.last()
-                taken, source = _take(
+                taken, source = take(
                     ledger,
                     Path(contacts),
                     numbers,
@@ -236,10 +234,21 @@ class Campaign:
             self._runner.stop(reason)
 
 
-def campaign_facts(ledger: LedgerFile) -> Mapping[str, Any]:
+def facts_of(callback_config_id: str, region: str | None, prefixes: Collection[str]) -> dict[str, Any]:
+    """What is laid down about a campaign before its list is read."""
+    return {
+        "kind": KIND,
+        "created_at": datetime.now(UTC).isoformat(),
+        "callback_config_id": callback_config_id,
+        "region": region,
+        "prefixes": list(prefixes),
+    }
+
+
+def campaign_facts(ledger: Access) -> Mapping[str, Any]:
     """What a campaign was made of. Raises `LedgerRefused` for a ledger that is none."""
     if ledger.facts.get("kind") != KIND:
-        raise LedgerRefused(f"{ledger.path} is no campaign; it was made for place_once")
+        raise LedgerRefused(f"{ledger.where} is no campaign; it was made for place_once")
     return ledger.facts
 
 
@@ -248,8 +257,8 @@ def read_campaign_opt_outs(facts: Mapping[str, Any], opt_out: Path | str | None)
     return () if opt_out is None else read_opt_outs(Path(opt_out), Numbers(facts["region"], facts["prefixes"]))
 
 
-def _take(
-    ledger: LedgerFile,
+def take(
+    ledger: Access,
     contacts: Path,
     numbers: Numbers,
     *,
@@ -258,35 +267,46 @@ def _take(
     rejects: Path | str | None,
     max_bad: float,
 ) -> tuple[Taken, dict[str, str]]:
-    """Takes what it may, and gives the facts about the file too."""
+    """Reads a list into a ledger, within a transaction, and gives the facts about the file too.
+
+    Arguments and errors as of `Campaign.create`.
+    """
     digest = hashlib.sha256()
     config_id = ledger.facts["callback_config_id"]
-    opted_out_numbers: Collection[str] = () if opt_out is None else read_opt_outs(Path(opt_out), numbers)
-    taken = repeated = opted_out = bad = 0
+    opted_out: Collection[str] = () if opt_out is None else read_opt_outs(Path(opt_out), numbers)
+    counts: Counter[str] = Counter()
     with ExitStack() as stack:
         reject: Callable[[BadRow], None] = _forget
         if rejects is not None:
             reject = stack.enter_context(writing_rejects(Path(rejects), as_json=is_json(contacts)))
-        for found in read_contacts(
+        everybody = read_contacts(
             contacts, callback_config_id=config_id, numbers=numbers, columns=columns, digest=digest
-        ):
-            if isinstance(found, BadRow):
-                bad += 1
-                reject(found)
-                if bad > max_bad:
-                    raise TooManyRejects(
-                        f"more than {max_bad:g} lines are bad, the last is line {found.line}: {found.reason}."
-                        " Nothing was taken"
-                    )
-            elif found.request.callback_number in opted_out_numbers:
-                opted_out += 1
-                reject(found.rejected("on the opt-out list"))
-            elif ledger.put(NewRow(found.request.callback_number, found.request, found.line, found.extra)):
-                taken += 1
-            else:
-                repeated += 1
-                reject(found.rejected("this number is in the campaign already"))
-    result = Taken(taken, repeated, opted_out, bad)
+        )
+        while some := list(islice(everybody, AT_ONCE)):
+            wanted = [
+                NewRow(found.request.callback_number, found.request, found.line, found.extra)
+                for found in some
+                if isinstance(found, Contact) and found.request.callback_number not in opted_out
+            ]
+            are_new = iter(ledger.put_all(wanted))
+            for found in some:
+                if isinstance(found, BadRow):
+                    counts["bad"] += 1
+                    reject(found)
+                    if counts["bad"] > max_bad:
+                        raise TooManyRejects(
+                            f"more than {max_bad:g} lines are bad, the last is line {found.line}: {found.reason}."
+                            " Nothing was taken"
+                        )
+                elif found.request.callback_number in opted_out:
+                    counts["opted_out"] += 1
+                    reject(found.rejected("on the opt-out list"))
+                elif next(are_new):
+                    counts["taken"] += 1
+                else:
+                    counts["repeated"] += 1
+                    reject(found.rejected("this number is in the campaign already"))
+    result = Taken(**counts)
     ledger.put_facts({"rejected": ledger.facts.get("rejected", 0) + result.rejected})
     return result, {"source": contacts.name, "source_sha256": digest.hexdigest()}
 

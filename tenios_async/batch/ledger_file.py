@@ -41,7 +41,7 @@ from tenios_async.batch.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from tenios_async import Callback
     from tenios_async.batch.row import NewRow, Row
@@ -95,8 +95,13 @@ class LedgerFile:
                 leftover.unlink(missing_ok=True)
 
     @classmethod
-    def write(cls, path: Path | str) -> Self:
-        """Opens it for the one writer there may be. Raises `LedgerRefused`, for one that is in use too."""
+    def write(cls, path: Path | str, *, even_moved: bool = False) -> Self:
+        """Opens it for the one writer there may be. Raises `LedgerRefused`, for one that is in use too.
+
+        Args:
+            path: the file.
+            even_moved: also where it has moved to a database, for whoever moves it.
+        """
         path = Path(path).resolve()
         check_header(path)
         with _refused_or_failed(path):
@@ -110,6 +115,8 @@ class LedgerFile:
                 lock.release()
                 raise
             try:
+                if not even_moved:
+                    ledger._check_here()
                 ledger._begin()
             except BaseException:
                 ledger._has_failed = True
@@ -191,6 +198,21 @@ class LedgerFile:
             finally:
                 self._connection.execute("ROLLBACK")
 
+    @property
+    def identity(self) -> str:
+        """What no other ledger has."""
+        return bytes(self._identity).hex()
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.path.stem
+
+    @property
+    def where(self) -> str:
+        """Where it is, as it may be shown."""
+        return str(self.path)
+
     def put_facts(self, facts: Mapping[str, Any]) -> None:
         """Changes facts, within a transaction."""
         _put_facts(self._connection, facts)
@@ -200,6 +222,10 @@ class LedgerFile:
         """Writes a row, QUEUED, within a transaction; false where its key is there already."""
         values = (*values_of_request(new), *values_of_standing(Standing()))
         return self._connection.execute(INSERT, values).rowcount > 0
+
+    def put_all(self, rows: Sequence[NewRow]) -> list[bool]:
+        """The same for several."""
+        return [self.put(row) for row in rows]
 
     def change(self, row_id: int, move: Move) -> Standing:
         """Makes a move, within a transaction. Raises `IllegalMove`, and then nothing has changed."""
@@ -219,6 +245,7 @@ class LedgerFile:
 
     def resolve(self, row: Row, at: datetime, *, who: str, was_called: bool, callback: Callback | None = None) -> None:
         """Writes down what a person says became of a row in doubt, within a transaction. Raises `IllegalMove`."""
+        self._check_here()
         if callback is not None:
             self._check_id_is_new(callback)
         self.change(row.id, called(who, at, callback) if was_called else not_called(who, at))
@@ -279,8 +306,18 @@ class LedgerFile:
         }
 
     def query(self, sql: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """Reads; for figures."""
+        """Reads; for figures. `?` stands for a value."""
         yield from self._connection.execute(sql, tuple(values))
+
+    @staticmethod
+    def whole(sql: str) -> str:
+        """The whole part of a number of 0 or more, in SQL."""
+        return f"CAST({sql} AS INTEGER)"
+
+    def _check_here(self) -> None:
+        """Raises `LedgerRefused` where it has moved: two ledgers that are run would call everybody twice."""
+        if moved_to := self.facts.get("moved_to"):
+            raise LedgerRefused(f"{self.path} has moved to {moved_to}, or is on its way there; use that one")
 
     def _check_id_is_new(self, callback: Callback) -> None:
         for row in self._select("callback_id IN (?, ?)", (callback.key, json.dumps(callback.key))):

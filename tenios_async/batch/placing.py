@@ -25,7 +25,7 @@ from tenios_async.batch.standing import SEND_WITHIN, IllegalMove, RowState, doub
 from tenios_async.batch.standing import place as placed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from tenios_async import TeniosClient
     from tenios_async.batch.ledger import Ledger
@@ -45,6 +45,7 @@ async def place(
     timeout: float | None = None,
     keep_refusals: bool = True,
     check: Callable[[], None] = lambda: None,
+    ready: Callable[[], Awaitable[None]] | None = None,
 ) -> Standing:
     """Places the call of a row that is QUEUED, and gives where it stands then. Nothing leaves that is not written down.
 
@@ -55,9 +56,10 @@ async def place(
         timeout: seconds for the request.
         keep_refusals: whether a refusal ends the row. One that concerns all rows alike never does.
         check: called before the intent is written and before the request leaves; what it raises keeps it from leaving.
+        ready: awaited once the intent is written; the request leaves when it returns, and not where it raises.
 
-    Raises what `TeniosClient.init_callback` raises unless the row has ended in it, what `check` raises, and
-    `LedgerFailed`. A row that somebody else has moved raises `IllegalMove`, and nothing is sent.
+    Raises what `TeniosClient.init_callback` raises unless the row has ended in it, what `check` and
+    `ready` raise, and `LedgerFailed`. A row that somebody else has moved raises `IllegalMove`, and nothing is sent.
     """
     name = secrets.token_hex(8)
     is_intended, began = False, 0.0
@@ -73,6 +75,8 @@ async def place(
             except IllegalMove:
                 is_intended = False
                 raise
+        if ready is not None:
+            await ready()
 
     def at_send() -> None:
         check()

@@ -12,7 +12,7 @@ from tenios_async.batch.figures import Doubt, Figures, Funnel, Histogram, Rows, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tenios_async.batch.ledger_file import LedgerFile
+    from tenios_async.batch.access import Access
 
 DOUBTS = 200
 """Calls in doubt that are named one by one."""
@@ -22,7 +22,7 @@ _SETTLED = (
 )
 
 
-def read_figures(ledger: LedgerFile, now: datetime) -> Figures:
+def read_figures(ledger: Access, now: datetime) -> Figures:
     """All of them, as of one moment.
 
     Args:
@@ -35,8 +35,8 @@ def read_figures(ledger: LedgerFile, now: datetime) -> Figures:
         ((first, polls),) = _query(ledger, "SELECT min(placed_at), sum(polls) FROM calls")
         refusals = dict(_query(ledger, "SELECT reason, count(*) FROM calls WHERE state = 'REFUSED' GROUP BY reason"))
         return Figures(
-            name=ledger.path.stem,
-            ledger=str(ledger.path),
+            name=ledger.name,
+            ledger=ledger.where,
             source=" and ".join(list_names(facts)),
             callback_config_id=facts.get("callback_config_id"),
             created_at=datetime.fromisoformat(facts["created_at"]),
@@ -53,7 +53,7 @@ def read_figures(ledger: LedgerFile, now: datetime) -> Figures:
         )
 
 
-def _times(ledger: LedgerFile) -> dict[str, Histogram]:
+def _times(ledger: Access) -> dict[str, Histogram]:
     durations: defaultdict[str, list[float]] = defaultdict(list)
     histograms: dict[str, Histogram] = {}
     found = _query(ledger, "SELECT previous, lasted FROM transitions WHERE lasted >= 0 ORDER BY previous")
@@ -65,19 +65,19 @@ def _times(ledger: LedgerFile) -> dict[str, Histogram]:
     return histograms | {status: Histogram.of(lasted) for status, lasted in durations.items()}
 
 
-def _timeline(ledger: LedgerFile, now: datetime) -> Timeline | None:
+def _timeline(ledger: Access, now: datetime) -> Timeline | None:
     moments = f"SELECT min(coalesce(ended_at, intended_at)), max(coalesce(ended_at, intended_at)) {_SETTLED}"
     ((first, last),) = _query(ledger, moments)
     if first is None:
         return None
     axis = TimeAxis.over(datetime.fromtimestamp(first, now.tzinfo), datetime.fromtimestamp(last, now.tzinfo))
-    bucket = "CAST((coalesce(ended_at, intended_at) - ?) / ? AS INTEGER)"
+    bucket = ledger.whole("(coalesce(ended_at, intended_at) - ?) / ?")
     sql = f"SELECT {bucket}, state, status, count(*) {_SETTLED} GROUP BY 1, 2, 3"
     groups = _query(ledger, sql, axis.start.timestamp(), axis.width)
     return Timeline.of(axis, ((min(number, axis.count - 1), *rest) for number, *rest in groups))
 
 
-def _doubts(ledger: LedgerFile) -> Iterator[Doubt]:
+def _doubts(ledger: Access) -> Iterator[Doubt]:
     columns = "id, line, callback_number, intended_at, reason"
     found = _query(ledger, f"SELECT {columns} FROM calls WHERE state = 'UNKNOWN' ORDER BY id LIMIT {DOUBTS}")  # noqa: S608  # our own words
     for row, line, number, at, reason in found:
@@ -85,7 +85,7 @@ def _doubts(ledger: LedgerFile) -> Iterator[Doubt]:
         yield Doubt(line, number, _moment(at), reason or "", source)
 
 
-def _query(ledger: LedgerFile, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+def _query(ledger: Access, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
     return ledger.query(sql, values)
 
 

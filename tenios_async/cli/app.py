@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from tenios_async import CallbackRequest, Polling, __version__, mask_number
+from tenios_async.batch.postgres_url import without_passwords
 from tenios_async.cli import calls, demo, doctor, simulate, teaching
 from tenios_async.cli import completion as completing
 from tenios_async.cli.batch import batch
@@ -215,7 +216,8 @@ def run(arguments: Sequence[str]) -> int:
     except (CycloptsError, ValueError, OSError) as error:
         known: Exception = error
         if isinstance(error, CycloptsError):  # which quotes what it was given
-            known = ValueError(_LIKE_A_NUMBER.sub(lambda found: mask_number(found[0]), str(error)))
+            text = without_passwords(str(error))
+            known = ValueError(_LIKE_A_NUMBER.sub(lambda found: mask_number(found[0]), text))
         Output(as_json="--json" in arguments).error(known, code=Exit.USAGE)
         return Exit.USAGE
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from tenios_async.cli import campaigns, doubts, teaching
+from tenios_async.batch.postgres_url import PostgresURL
+from tenios_async.cli import campaigns, doubts, teaching, workers
 from tenios_async.cli.connection import Connection
+from tenios_async.cli.ledgers import Ledger
 from tenios_async.cli.options import ConfigId, Flag, Json, Whole
 from tenios_async.cli.output import Output
 from tenios_async.cli.running import run_command, run_plainly
@@ -47,7 +49,7 @@ def _share(_: Any, tokens: Sequence[Token]) -> float:
 
 
 _Rate = Annotated[float | None, Parameter(converter=_rate)]
-_Share = Annotated[float, Parameter(converter=_share)]
+_Share = Annotated[float | None, Parameter(converter=_share)]
 _Columns = Annotated[list[str] | None, Parameter(name="--column", negative=())]
 _Prefixes = Annotated[list[str] | None, Parameter(name="--prefix", negative=(), allow_leading_hyphen=False)]
 _Called = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
@@ -67,7 +69,7 @@ def _columns(given: list[str] | None) -> dict[str, str]:
 @batch.command(help_epilogue=teaching.BATCH_CREATE)
 def create(
     contacts: Path,
-    ledger: Path,
+    ledger: Ledger,
     /,
     *,
     config_id: ConfigId = None,
@@ -107,7 +109,7 @@ def create(
 
 @batch.command(help_epilogue=teaching.BATCH_ADD)
 def add(
-    ledger: Path,
+    ledger: Ledger,
     contacts: Path,
     /,
     *,
@@ -135,7 +137,7 @@ def add(
 
 @batch.command(help_epilogue=teaching.BATCH_RUN)
 def run(
-    ledger: Path,
+    ledger: Ledger,
     /,
     *,
     rate: _Rate = None,
@@ -144,7 +146,7 @@ def run(
     hours: str | None = None,
     tz: str | None = None,
     stop_file: Path | None = None,
-    max_unknown: _Share = 0.05,
+    max_unknown: _Share = None,
     opt_out: Path | None = None,
     report: Path | None = None,
     dry_run: Flag = False,
@@ -162,7 +164,7 @@ def run(
         hours: When a phone may begin to ring, for instance "Mon-Fri 9-18; Sat 10-14". Needs --tz.
         tz: The time zone of the hours, for instance Europe/Berlin.
         stop_file: While this file is there, no call is placed.
-        max_unknown: The share of the last 500 calls that may be in doubt, for instance 5%; with more placing stops.
+        max_unknown: The share of the last 500 calls that may be in doubt, 5% by default; with more placing stops.
         opt_out: A file with numbers that must not be called: those that were added since the campaign was made.
         report: Write the HTML report there when the run ends.
         dry_run: Say what would happen, and call nobody.
@@ -176,12 +178,27 @@ def run(
         limit=math.inf if limit is None else limit,
         hours=campaigns.parse_hours(hours, tz),
         stop_file=stop_file,
-        max_unknown=max_unknown,
+        max_unknown=0.05 if max_unknown is None else max_unknown,
         opt_out=opt_out,
     )
     if dry_run:
         return run_plainly(
             output, lambda: campaigns.rehearse(output, ledger, options, report=report, show_numbers=show_numbers)
+        )
+    if isinstance(ledger, PostgresURL):
+        settings = workers.settings_of(rate=rate, limit=limit, hours=hours, tz=tz, max_unknown=max_unknown)
+        return run_command(
+            output,
+            lambda: workers.run(
+                output,
+                ledger,
+                workers.Hands(concurrency, stop_file),
+                connection.client,
+                settings=settings,
+                opt_out=opt_out,
+                report=report,
+                show_numbers=show_numbers,
+            ),
         )
     return run_command(
         output,
@@ -189,8 +206,90 @@ def run(
     )
 
 
+@batch.command(help_epilogue=teaching.BATCH_WORKER)
+def worker(
+    ledger: Ledger,
+    /,
+    *,
+    concurrency: Whole = 100,
+    stop_file: Path | None = None,
+    show_numbers: Flag = False,
+    json: Json = False,
+    connection: Connection = _CONNECTION,
+) -> int:
+    """Work a campaign in PostgreSQL with others, on as many machines as wanted, until all its calls have ended.
+
+    Rate, hours, limit and share of doubts are those that `tenios batch run` and `tenios batch control` have laid down.
+
+    Args:
+        ledger: The campaign: postgresql://user@host/database. Leave the password to PGPASSWORD or ~/.pgpass.
+        concurrency: Calls under way at once of those that this worker places, from being placed to their end.
+        stop_file: While this file is there, no call is placed by any worker.
+        show_numbers: Show whole phone numbers.
+        json: One JSON object a line.
+    """
+    output = Output(as_json=json)
+    hands = workers.Hands(concurrency, stop_file)
+    return run_command(
+        output,
+        lambda: workers.work(output, ledger, hands, connection.client, report=None, show_numbers=show_numbers),
+    )
+
+
+@batch.command(help_epilogue=teaching.BATCH_CONTROL)
+def control(
+    ledger: Ledger,
+    /,
+    *,
+    rate: _Rate = None,
+    limit: Whole | None = None,
+    hours: str | None = None,
+    tz: str | None = None,
+    max_unknown: _Share = None,
+    pause: Flag = False,
+    resume: Flag = False,
+    stop: Flag = False,
+    accept_failover: Flag = False,
+    json: Json = False,
+) -> int:
+    """Show and change what holds for all workers of a campaign in PostgreSQL, also while they work.
+
+    Args:
+        ledger: The campaign.
+        rate: Calls placed at most by all together, evenly spaced: 5/s, 300/m or 5000/h.
+        limit: Place so many calls from now on and no more.
+        hours: When a phone may begin to ring, for instance "Mon-Fri 9-18; Sat 10-14". Needs --tz.
+        tz: The time zone of the hours, for instance Europe/Berlin.
+        max_unknown: The share of the last 500 calls that may be in doubt, for instance 5%; with more placing stops.
+        pause: Place nothing for the moment; the workers wait.
+        resume: Neither paused nor stopped any longer.
+        stop: Place nothing more; the workers follow what is open to its end, and end.
+        accept_failover: The database was promoted or restored, and you know that nothing is missing from it.
+        json: One JSON object a line.
+    """
+    if pause + resume + stop > 1:
+        raise ValueError("--pause, --resume and --stop exclude each other")
+    output = Output(as_json=json)
+    settings = workers.settings_of(rate=rate, limit=limit, hours=hours, tz=tz, max_unknown=max_unknown)
+    settings += workers.brakes(pause=pause, resume=resume, stop=stop)
+    return run_plainly(output, lambda: workers.control(output, ledger, settings, accept_failover=accept_failover))
+
+
+@batch.command(help_epilogue=teaching.BATCH_MIGRATE)
+def migrate(path: Path, ledger: Ledger, /, *, json: Json = False) -> int:
+    """Move a campaign from a file into PostgreSQL, where several machines can work it. Nothing is lost or called.
+
+    Args:
+        path: The file. It is kept, and not run any more.
+        ledger: Where to: postgresql://user@host/database.
+        json: One JSON object a line.
+    """
+    output = Output(as_json=json)
+    return run_plainly(output, lambda: workers.migrate(output, path, ledger))
+
+
 @batch.command(help_epilogue=teaching.BATCH_STATUS)
-def status(ledger: Path, /, *, json: Json = False) -> int:
+def status(ledger: Ledger, /, *, json: Json = False) -> int:
     """Show how far a campaign is, also while it runs.
 
     Args:
@@ -202,7 +301,7 @@ def status(ledger: Path, /, *, json: Json = False) -> int:
 
 
 @batch.command(help_epilogue=teaching.BATCH_REPORT)
-def report(ledger: Path, file: Path, /, *, tz: str | None = None, json: Json = False) -> int:
+def report(ledger: Ledger, file: Path, /, *, tz: str | None = None, json: Json = False) -> int:
     """Write a campaign's report: one HTML file that needs no network.
 
     Args:
@@ -217,7 +316,7 @@ def report(ledger: Path, file: Path, /, *, tz: str | None = None, json: Json = F
 
 @batch.command(help_epilogue=teaching.BATCH_RESOLVE)
 def resolve(
-    ledger: Path,
+    ledger: Ledger,
     /,
     *,
     line: _Lines = None,
@@ -261,7 +360,7 @@ def resolve(
 
 
 @batch.command(help_epilogue=teaching.BATCH_EXPORT)
-def export(ledger: Path, file: Path, /, *, json: Json = False) -> int:
+def export(ledger: Ledger, file: Path, /, *, json: Json = False) -> int:
     """Write every contact and what became of it, as CSV or JSON lines by the name of the file. Numbers stand in full.
 
     Args:

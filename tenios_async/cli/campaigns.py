@@ -8,7 +8,7 @@ import math
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from rich.live import Live
@@ -20,9 +20,10 @@ from tenios_async.batch.campaign import campaign_facts, read_campaign_opt_outs
 from tenios_async.batch.contacts import is_json
 from tenios_async.batch.export import write_rows
 from tenios_async.batch.files import check_writable, replacing
-from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.reading import read_figures
 from tenios_async.batch.report import html, table
+from tenios_async.cli import ledgers
+from tenios_async.cli.ledgers import reading
 from tenios_async.cli.outcome import Exit, exit_for
 from tenios_async.cli.output import plain
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tenios_async import TeniosClient, Transition
     from tenios_async.batch import Row, Taken
     from tenios_async.batch.figures import Figures
+    from tenios_async.cli.ledgers import Where
     from tenios_async.cli.output import Output
 
 TOLD_EVERY = 10.0
@@ -76,10 +78,10 @@ def parse_hours(text: str | None, tz: str | None) -> Hours | None:
 
 
 def create(
-    output: Output, ledger: Path, source: Source, *, config_id: str, region: str | None, prefixes: tuple[str, ...]
+    output: Output, ledger: Where, source: Source, *, config_id: str, region: str | None, prefixes: tuple[str, ...]
 ) -> Exit:
     """Makes a campaign."""
-    taken = Campaign.create(
+    taken = ledgers.create(
         ledger,
         callback_config_id=config_id,
         region=region,
@@ -89,12 +91,12 @@ def create(
     return _tell_taken(output, taken, ledger, source)
 
 
-def add(output: Output, ledger: Path, source: Source) -> Exit:
+def add(output: Output, ledger: Where, source: Source) -> Exit:
     """Adds to one."""
-    return _tell_taken(output, Campaign.add(ledger, **attrs.asdict(source)), ledger, source)
+    return _tell_taken(output, ledgers.add(ledger, **attrs.asdict(source)), ledger, source)
 
 
-def _tell_taken(output: Output, taken: Taken, ledger: Path, source: Source) -> Exit:
+def _tell_taken(output: Output, taken: Taken, ledger: Where, source: Source) -> Exit:
     output.emit("taken", ledger=str(ledger), rejected=taken.rejected, **attrs.asdict(taken))
     output.say(f"{taken.taken} contacts are taken into {plain(str(ledger))}; nobody was called yet")
     for count, what in (
@@ -123,7 +125,7 @@ async def run(
 
     def tell(row: Row, transition: Transition) -> None:
         if output.as_json:
-            number = _shown_number(row, in_full=show_numbers)
+            number = shown_number(row, in_full=show_numbers)
             try:
                 output.transition(transition, row=row.id, line=row.line, number=number)
             except BrokenPipeError:
@@ -133,24 +135,24 @@ async def run(
         check_writable(report)
     client = make_client()
     try:
-        async with Campaign(ledger) as campaign, client, _shown(output, campaign):
+        async with Campaign(ledger) as campaign, client, shown(output, campaign):
             progress = await campaign.run(client, hook=tell, **attrs.asdict(options, recurse=False))
     except LedgerFailed as failure:
         for row in failure.rows:
-            _tell_unrecorded(output, ledger, row)
+            tell_unrecorded(output, ledger, row)
         raise
     except asyncio.CancelledError:
         output.note("tenios: stopped; nothing more is placed, what is open is kept. The same command goes on")
         raise
     finally:
-        _report_at_the_end(output, ledger, report)
-    code = _tell_end(output, progress)
+        report_at_the_end(output, ledger, report)
+    code = tell_end(output, progress)
     with contextlib.suppress(LedgerError):  # whatever becomes of it, the run is over
-        _show_figures(output, ledger)
+        show_figures(output, ledger)
     return code
 
 
-def _tell_unrecorded(output: Output, ledger: Path, row: Row) -> None:
+def tell_unrecorded(output: Output, ledger: Where, row: Row) -> None:
     """A call that only this program knows of."""
     assert row.callback is not None  # noqa: S101  # it was placed
     id_ = row.callback.id
@@ -160,7 +162,7 @@ def _tell_unrecorded(output: Output, ledger: Path, row: Row) -> None:
     output.note(f"tenios: line {row.line} was placed and is not written down; once the disk is mended: {command}")
 
 
-def _report_at_the_end(output: Output, ledger: Path, report: Path | None) -> None:
+def report_at_the_end(output: Output, ledger: Where, report: Path | None) -> None:
     """Whatever ended the run, and without hiding it."""
     if report is None:
         return
@@ -170,12 +172,14 @@ def _report_at_the_end(output: Output, ledger: Path, report: Path | None) -> Non
         output.note(f"tenios: the report was not written: {problem}")
 
 
-def _shown_number(row: Row, *, in_full: bool) -> str:
+def shown_number(row: Row, *, in_full: bool) -> str:
+    """The number, or what may be shown of it."""
     number = row.request.callback_number
     return number if in_full else mask_number(number)
 
 
-def _tell_end(output: Output, progress: Progress) -> Exit:
+def tell_end(output: Output, progress: Progress) -> Exit:
+    """Says how a run ended, and gives the code that tells it apart."""
     open_ = progress.queued + progress.placing + progress.following.total()
     if progress.cause is not None:
         code = exit_for(progress.cause)
@@ -190,10 +194,19 @@ def _tell_end(output: Output, progress: Progress) -> Exit:
     return code
 
 
-class _shown:  # noqa: N801  # a context manager
+class HasProgress(Protocol):
+    """What is at work."""
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        ...
+
+
+class shown:  # noqa: N801  # a context manager
     """Shows how far a campaign is for as long as it runs."""
 
-    def __init__(self, output: Output, campaign: Campaign) -> None:
+    def __init__(self, output: Output, campaign: HasProgress) -> None:
         self._output = output
         self._campaign = campaign
         self._task: asyncio.Task[None] | None = None
@@ -268,12 +281,12 @@ def _lasting(seconds: float) -> str:
 
 
 def rehearse(
-    output: Output, ledger: Path, options: Run, *, report: Path | None = None, show_numbers: bool = False
+    output: Output, ledger: Where, options: Run, *, report: Path | None = None, show_numbers: bool = False
 ) -> Exit:
     """Says what a run would do."""
     if report is not None:
         check_writable(report)
-    with LedgerFile.read(ledger) as file, file.snapshot():
+    with reading(ledger) as file, file.snapshot():
         opt_outs = read_campaign_opt_outs(campaign_facts(file), options.opt_out)
         counts = file.counts()
         first = [row for row in file.queued(5 + len(opt_outs)) if row.request.callback_number not in opt_outs][:5]
@@ -302,7 +315,7 @@ def rehearse(
     if opted_out:
         output.say(f"{opted_out} others are on the opt-out list")
     for row in first[: int(min(now, len(first)))]:
-        output.say(f"  {_shown_number(row, in_full=show_numbers)}")
+        output.say(f"  {shown_number(row, in_full=show_numbers)}")
     if seconds is not None:
         output.say(f"in {_lasting(seconds)} at least, by the rate")
     if opens_at is not None:
@@ -312,22 +325,23 @@ def rehearse(
     return Exit.OK
 
 
-def status(output: Output, ledger: Path) -> Exit:
+def status(output: Output, ledger: Where) -> Exit:
     """Shows the figures."""
-    figures = _show_figures(output, ledger)
+    figures = show_figures(output, ledger)
     output.emit("status", **{str(outcome).lower(): count for outcome, count in figures.outcomes.items()})
     return Exit.OK
 
 
-def _show_figures(output: Output, ledger: Path) -> Figures:
-    with LedgerFile.read(ledger) as file:
+def show_figures(output: Output, ledger: Where) -> Figures:
+    """Shows them, and gives them."""
+    with reading(ledger) as file:
         campaign_facts(file)
         figures = read_figures(file, datetime.now().astimezone())
     output.columns(table(figures))
     return figures
 
 
-def report(output: Output, ledger: Path, file: Path, *, tz: str | None) -> Exit:
+def report(output: Output, ledger: Where, file: Path, *, tz: str | None) -> Exit:
     """Writes the HTML report."""
     _write(file, _report(ledger, tz))
     output.emit("reported", file=str(file))
@@ -335,7 +349,7 @@ def report(output: Output, ledger: Path, file: Path, *, tz: str | None) -> Exit:
     return Exit.OK
 
 
-def _report(ledger: Path, tz: str | None) -> str:
+def _report(ledger: Where, tz: str | None) -> str:
     now = datetime.now().astimezone()
     if tz is not None:
         from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415
@@ -344,12 +358,12 @@ def _report(ledger: Path, tz: str | None) -> str:
             now = now.astimezone(ZoneInfo(tz))
         except (ZoneInfoNotFoundError, ValueError):
             raise ValueError(f"--tz: there is no time zone {tz!r}") from None
-    with LedgerFile.read(ledger) as file:
+    with reading(ledger) as file:
         campaign_facts(file)
         return html(read_figures(file, now))
 
 
-def export(output: Output, ledger: Path, file: Path) -> Exit:
+def export(output: Output, ledger: Where, file: Path) -> Exit:
     """Writes every row."""
     count = _export(ledger, file)
     output.emit("exported", file=str(file), rows=count)
@@ -357,10 +371,10 @@ def export(output: Output, ledger: Path, file: Path) -> Exit:
     return Exit.OK
 
 
-def _export(ledger: Path, file: Path) -> int:
+def _export(ledger: Where, file: Path) -> int:
     if not is_json(file) and file.suffix.lower() != ".csv":
         raise ValueError(f"{file.name} says neither .csv nor .jsonl")
-    with LedgerFile.read(ledger) as source, source.snapshot(), replacing(file) as part:
+    with reading(ledger) as source, source.snapshot(), replacing(file) as part:
         return write_rows(file, part, source.rows(), source.extras(), source.resolutions())
 
 

@@ -6,6 +6,7 @@ import contextlib
 import getpass
 from collections import defaultdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,13 +18,14 @@ from tenios_async.batch.figures import mask_numbers
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.numbers import Numbers
 from tenios_async.cli.calls import read_callback
+from tenios_async.cli.ledgers import reading
 from tenios_async.cli.outcome import Exit
 from tenios_async.cli.output import plain
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tenios_async.batch import Row
+    from tenios_async.batch.access import Access
+    from tenios_async.cli.ledgers import Where
     from tenios_async.cli.output import Output
 
 
@@ -51,10 +53,10 @@ class Verdict:
     who: str | None
 
 
-def list_doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
+def list_doubts(output: Output, ledger: Where, *, show_numbers: bool) -> Exit:
     """Lists the calls in doubt."""
     _recover(ledger)
-    with LedgerFile.read(ledger) as file:
+    with reading(ledger) as file:
         rows = list(file.rows(RowState.UNKNOWN))
         facts = file.facts
     is_campaign = facts.get("kind") == KIND
@@ -78,12 +80,12 @@ def list_doubts(output: Output, ledger: Path, *, show_numbers: bool) -> Exit:
     return Exit.OK
 
 
-def resolve(output: Output, ledger: Path, which: Which, verdict: Verdict) -> Exit:
+def resolve(output: Output, ledger: Where, which: Which, verdict: Verdict) -> Exit:
     """Writes down what a person says."""
     callback = None if verdict.callback_id is None else read_callback(verdict.callback_id)
     who = verdict.who or _user()
     _recover(ledger)
-    with LedgerFile.read(ledger) as file:
+    with reading(ledger) as file:
         rows = _chosen(file, which)
         now = datetime.now(UTC)
         with file.transaction():
@@ -95,8 +97,10 @@ def resolve(output: Output, ledger: Path, which: Which, verdict: Verdict) -> Exi
     return Exit.OK
 
 
-def _recover(ledger: Path) -> None:
+def _recover(ledger: Where) -> None:
     """What a program was placing that has ended is in doubt from now on, and not only at the next run."""
+    if not isinstance(ledger, Path):
+        return  # its workers find that themselves, and others may be placing it
     with LedgerFile.read(ledger) as file:
         if not file.counts()[RowState.SENDING]:
             return
@@ -110,7 +114,7 @@ def _user() -> str:
     raise ValueError("you have no user name here; say who you are: --who NAME")
 
 
-def _chosen(file: LedgerFile, which: Which) -> list[Row]:
+def _chosen(file: Access, which: Which) -> list[Row]:
     """Those in doubt that a person speaks of. Raises `ValueError` where that is not one in doubt each."""
     rows = list(file.rows(RowState.UNKNOWN))
     if which.is_all:
@@ -132,7 +136,7 @@ def _chosen(file: LedgerFile, which: Which) -> list[Row]:
     return list({row.id: row for _, (row,) in wanted}.values())
 
 
-def _read(file: LedgerFile, number: str) -> str:
+def _read(file: Access, number: str) -> str:
     """A number as the ledger writes it, where it can be read by the campaign's rules."""
     with contextlib.suppress(ValueError, KeyError):  # another way of writing; a ledger that is no campaign
         return Numbers(file.facts["region"], file.facts["prefixes"]).read(number)

@@ -108,6 +108,30 @@ BATCH_RUN = examples(
         "tenios batch run campaign.db --hours 'Mon-Fri 9-18' --tz Europe/Berlin \\\n      --report report.html",
     ),
 )
+BATCH_WORKER = examples(
+    (
+        "on as many machines as wanted",
+        "tenios batch worker postgresql://tenios@db.example.com/calls",
+    ),
+    (
+        "two hundred of its calls under way",
+        "tenios batch worker postgresql://tenios@db.example.com/calls \\\n      --concurrency 200",
+    ),
+)
+BATCH_CONTROL = examples(
+    ("what holds for all workers", "tenios batch control postgresql://tenios@db.example.com/calls"),
+    (
+        "ten calls a second, by all together",
+        "tenios batch control postgresql://tenios@db.example.com/calls --rate 10/s",
+    ),
+    ("nothing for the moment", "tenios batch control postgresql://tenios@db.example.com/calls --pause"),
+)
+BATCH_MIGRATE = examples(
+    (
+        "from a file to where several machines can work it",
+        "tenios batch migrate campaign.db postgresql://tenios@db.example.com/calls",
+    ),
+)
 BATCH_STATUS = examples(("for a script", "tenios batch status campaign.db --json"))
 BATCH_REPORT = examples(
     ("in the time zone of this machine", "tenios batch report campaign.db report.html"),

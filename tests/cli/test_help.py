@@ -12,7 +12,7 @@ from tenios_async.cli.outcome import MEANINGS, Exit
 
 COMMANDS = [
     [], ["init"], ["status"], ["watch"], ["simulate"], ["demo"], ["doctor"], ["completion"], ["batch"],
-    *(["batch", name] for name in ("create", "add", "run", "status", "report", "resolve", "export")),
+    *(["batch", name] for name in ("create", "add", "run", "worker", "control", "migrate", "status", "report", "resolve", "export")),
 ]  # fmt: skip
 EPILOGUES = {name: text for name, text in vars(teaching).items() if name.isupper() and "Examples:" in str(text)}
 

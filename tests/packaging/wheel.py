@@ -34,6 +34,22 @@ async def main():
 
 asyncio.run(main())
 """
+SHARED = """
+import asyncio
+from tenios_async.batch import LedgerFailed
+from tenios_async.batch.distributed import Worker
+from tenios_async.batch.postgres import PostgresLedger
+
+async def main():
+    try:
+        await PostgresLedger("postgresql://nobody@127.0.0.1:1/none").__aenter__()
+    except LedgerFailed as failure:
+        assert "127.0.0.1" in str(failure), failure
+    else:
+        raise AssertionError("there is a database where none can be")
+
+asyncio.run(main())
+"""
 BARE = """
 import subprocess, sys
 done = subprocess.run([sys.executable, "-m", "tenios_async"], capture_output=True, text=True)
@@ -89,7 +105,7 @@ TOOLS = {
     "trustme",
 }
 """What of the dependency group `test` they need."""
-OF_EXTRA = {"cli": COMMAND, "otel": OBSERVED, "phone": NATIONAL, "simulator": PLACED}
+OF_EXTRA = {"cli": COMMAND, "distributed": SHARED, "otel": OBSERVED, "phone": NATIONAL, "simulator": PLACED}
 
 
 def lowest(wheel: Path) -> list[str]:

@@ -77,7 +77,7 @@ def test_nobody_goes_where_nobody_waits():
 
 def test_a_refusal_halves_the_rate_and_it_recovers_by_a_tenth_a_second():
     pace = Pace(Rate(20), 0.0)
-    pace.refused(10.0, None)
+    pace.refused(10.0, None, sent_at=10.0)
     assert [pace.rate(at) for at in (10.0, 11.0, 14.0, 15.0, 99.0)] == [10.0, 12.0, 18.0, 20.0, 20.0]
     assert pace.turn_at(10.0) == 10.1
 
@@ -85,7 +85,7 @@ def test_a_refusal_halves_the_rate_and_it_recovers_by_a_tenth_a_second():
 def test_refusals_in_a_row_slow_it_down_but_not_for_good():
     pace = Pace(Rate(64), 0.0)
     for _ in range(20):
-        pace.refused(0.0, None)
+        pace.refused(0.0, None, sent_at=0.0)
     assert pace.rate(0.0) == 1.0
     assert pace.rate(10.0) == 64.0
 
@@ -94,8 +94,8 @@ def test_refusals_in_a_row_slow_it_down_but_not_for_good():
 def test_a_retry_after_holds_everybody(rate):
     pace = Pace(rate, 0.0)
     queue(pace, LOOK, "a")
-    pace.refused(0.0, 30.0)
-    pace.refused(1.0, 2.0)
+    pace.refused(0.0, 30.0, sent_at=0.0)
+    pace.refused(1.0, 2.0, sent_at=1.0)
     assert turns(pace, 100) == [(30.0, "a")]
 
 
@@ -130,7 +130,7 @@ def test_where_there_is_no_limit_looks_have_none():
 def test_no_limit():
     pace = Pace(None, 0.0)
     queue(pace, LOOK, "a", "b")
-    pace.refused(0.0, None)
+    pace.refused(0.0, None, sent_at=0.0)
     assert pace.rate(0.0) == math.inf
     assert turns(pace, 0) == [(0.0, "a"), (0.0, "b")]
 
@@ -157,9 +157,19 @@ def test_never_more_than_the_rate_over_any_time(rate, comings):
         now += later
         pace.join(number, errand, now)
         if is_refused:
-            pace.refused(now, None)
+            pace.refused(now, None, sent_at=now)
     gone += [at for at, _ in turns(pace, math.inf, now=now)]
     assert len(gone) == len(comings)
     for first in range(len(gone)):
         for last in range(first + 1, len(gone)):
             assert last - first <= rate * (gone[last] - gone[first] + 1e-5) + 1e-6
+
+
+def test_the_refusals_of_one_flight_halve_once():
+    """Ten requests are under way when the first is refused: that is one sign that this was too fast, and not ten."""
+    pace = Pace(Rate(64), 0.0)
+    for _ in range(10):
+        pace.refused(1.0, None, sent_at=0.5)
+    assert pace.rate(1.0) == 32
+    pace.refused(1.0, None, sent_at=1.0)
+    assert pace.rate(1.0) == 16

@@ -55,6 +55,14 @@ def test_an_unknown_beginning_is_waited_for_less_long():
     assert intervals[-1] < 0.6 * intervals[0]
 
 
+@pytest.mark.parametrize("max_interval", [0.5, 60.0])
+@pytest.mark.parametrize("state", STATES)
+def test_a_token_that_is_decades_old_is_reckoned_with_as_fast_as_one_of_today(state, max_interval):
+    """Nobody waits for a sum over each second since; and it makes no difference."""
+    today, old = (look(exact(max_interval=max_interval), state, 0, within) for within in (7200.0, 2e9))
+    assert old == pytest.approx(today, rel=0.05)
+
+
 @pytest.mark.parametrize("ring_duration", [None, 15, 45, 60])
 @pytest.mark.parametrize("state", ["CALLING_A", "CALLING_B"])
 def test_a_look_soon_after_the_phone_has_stopped_ringing(state, ring_duration):

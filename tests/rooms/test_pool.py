@@ -538,6 +538,22 @@ async def test_closing_in_the_middle_of_an_answer_does_not_end_the_answer(networ
             await tenios.aclose()
 
 
+async def test_closing_that_is_cancelled_closes_all_the_same(network):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with network(vendor()) as net:
+        tenios = client()
+        await tenios.callback_status(10)
+        closing = asyncio.ensure_future(tenios.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        await anyio.sleep(0.1)
+        assert closing.cancelled()
+        assert not net.open
+    assert not told
+
+
 async def test_closing_while_a_request_connects(network):
     """Nothing is sent after `aclose`."""
     async with network(vendor(), latency=1.0) as net:

@@ -638,6 +638,93 @@ async def test_when_most_are_discarded_the_others_come_sooner():
     assert len([at for at in fleet.polls[kept] if at > 2000]) >= 3
 
 
+class Waiting(Fleet):
+    """Writes down for how long each look was due when it was made, as a part of its interval."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.waits = []
+
+    async def handle_async_request(self, request):
+        machine = self.monitor._open[str(json.loads(await request.aread())["id"])]
+        if machine.wait:
+            self.waits.append((anyio.current_time() - machine._next_look) / (machine.wait * machine.stretch))
+        return await super().handle_async_request(request)
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.05])
+async def test_no_look_waits_for_long_where_many_are_added_at_once(apart):
+    """Those that were looked at make way for those that were not yet."""
+    fleet = Waiting(common=TALK)
+    async with fleet.client(rate_limit=Rate(6)) as tenios, tenios.monitor() as fleet.monitor:
+        async with anyio.create_task_group() as group:
+            await group.start(reading, fleet.monitor)
+            for number in range(300):
+                fleet.monitor.add(number)
+                await anyio.sleep(apart)
+            fleet.monitor.seal()
+    assert len(fleet.polls) == 300
+    assert max(fleet.waits) < 3
+
+
+async def test_monitors_of_one_client_share_its_rate():
+    """By one factor, as if they were one."""
+    fleet = Fleet({n: [(0, "CALLING_A" if n % 2 else "CONNECTED")] for n in range(80)})
+    async with fleet.client(rate_limit=Rate(1), polling=ByState()) as tenios:
+        async with tenios.monitor() as one, tenios.monitor() as other, anyio.create_task_group() as group:
+            for monitor, numbers in ((one, range(20)), (other, range(20, 80))):
+                await group.start(reading, monitor)
+                for number in numbers:
+                    monitor.add(number, timeout=math.inf)
+            await anyio.sleep(4000)
+            group.cancel_scope.cancel()
+        for numbers in (range(20), range(20, 80)):
+            settled = [[at for at in fleet.polls[number] if at > 1000] for number in numbers]
+            assert mean_interval(settled[::2]) == pytest.approx(20 * 22, rel=0.15)
+            assert mean_interval(settled[1::2]) == pytest.approx(2 * 22, rel=0.15)
+        began = anyio.current_time()
+        async with tenios.monitor() as alone, anyio.create_task_group() as group:
+            await group.start(reading, alone)
+            for number in range(20):
+                alone.add(number, timeout=math.inf)
+            await anyio.sleep(2000)
+            group.cancel_scope.cancel()
+    settled = [[at for at in fleet.polls[number] if at > began + 500] for number in range(1, 20, 2)]
+    assert mean_interval(settled) == pytest.approx(2 * 5.5, rel=0.15)  # those that were left ask for nothing
+
+
+@pytest.mark.parametrize("code", [429, 503])
+async def test_a_retry_after_holds_all_looks_also_without_a_limit(code):
+    """But not the end of a watch whose time is up meanwhile."""
+
+    def answer():
+        if anyio.current_time() >= 100 and not refused:
+            refused.append(anyio.current_time())
+            return httpx.Response(code, headers={"Retry-After": "30"})
+        return httpx.Response(200, json={"status": "CONNECTED"})
+
+    def tell(event):
+        if isinstance(event, Ended):
+            ended.append((event.callback.id, anyio.current_time()))
+
+    refused, ended = [], []
+    fleet = Fleet(common=[(0, answer)], latency=0.0)
+    client = fleet.client(observers=[tell])
+    async with client as tenios, tenios.monitor() as monitor, anyio.create_task_group() as group:
+        await group.start(reading, monitor)
+        for number in range(100):
+            monitor.add(number)
+            await anyio.sleep(0.1)
+        monitor.add(100, timeout=105)
+        await anyio.sleep(150)
+        group.cancel_scope.cancel()
+    (held_at,) = refused
+    polls = [at for times in fleet.polls.values() for at in times]
+    assert not [at for at in polls if held_at < at < held_at + 29.9]
+    assert len({number for number, times in fleet.polls.items() if times[-1] > held_at + 29.9}) == 100
+    assert ended == [(100, pytest.approx(115, abs=0.1))]
+
+
 class RefusingCalls(Fleet):
     async def handle_async_request(self, request):
         if request.url.path.endswith("/init"):
@@ -836,3 +923,15 @@ async def test_no_more_looks_are_made_early_than_a_wake_up_is_worth():
     first = fleet.polls[0][1]
     when = Counter(round(fleet.polls[number][1] - first, 2) for number in range(1, 41))
     assert when == {0.0: EARLY_AT_ONCE, 0.01: 40 - EARLY_AT_ONCE}
+
+
+async def test_nobodys_time_is_up_early_because_others_are_looked_at():
+    fleet, ended = Fleet(common=[(0, "CONNECTED")]), {}
+    async with fleet.client() as tenios, tenios.monitor() as monitor:
+        for number in range(20):
+            monitor.add(number, timeout=60 + number / 2)
+        monitor.seal()
+        async for result in monitor:
+            if isinstance(result, WatchTimeout):
+                ended[result.callback.id] = anyio.current_time()
+    assert ended == {number: pytest.approx(60 + number / 2, abs=0.1) for number in range(20)}

@@ -1,0 +1,292 @@
+"""What a ledger promises, whatever it is written on: the same tests over SQLite and PostgreSQL."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tenios_async import (
+    Callback,
+    CallbackOutcomeUnknown,
+    CallbackRequest,
+    CallbackStatus,
+    ConnectionFailed,
+    TeniosClient,
+)
+from tenios_async.batch import IllegalMove, LedgerFailed, LedgerRefused, NewRow, RowState, SQLiteLedger, Standing
+from tenios_async.batch.ledger_file import LedgerFile
+from tenios_async.batch.placing import place as place_row
+from tenios_async.batch.postgres import PostgresLedger
+from tenios_async.batch.postgres_session import PostgresSession
+from tenios_async.batch.postgres_url import PostgresURL
+from tenios_async.batch.standing import (
+    called,
+    crash,
+    doubt,
+    exclude,
+    intend,
+    lose,
+    not_called,
+    place,
+    refuse,
+    see,
+    withdraw,
+)
+from tenios_async.simulator import Fault, Manner, Service, SimulatorServer
+
+pytestmark = pytest.mark.asyncio
+NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
+REQUEST = CallbackRequest("config", "+49221123456", 30, "Gr\xfc\xdfe \U0001f4de", "5")
+OTHER = CallbackRequest("config", "+49221999999")
+
+
+class SQLite:
+    def __init__(self, path):
+        self.path = path
+
+    def create(self):
+        SQLiteLedger.create(self.path)
+
+    def open(self):
+        return SQLiteLedger(self.path)
+
+    def read(self):
+        return LedgerFile.read(self.path)
+
+
+class Postgres:
+    def __init__(self, url):
+        self.url = PostgresURL.parse(url)
+
+    def create(self):
+        PostgresLedger.create(self.url)
+
+    def open(self):
+        return PostgresLedger(self.url, patience=5)
+
+    def read(self):
+        return PostgresSession.read(self.url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request, tmp_path):
+    """A ledger that is made."""
+    if request.param == "sqlite":
+        made = SQLite(tmp_path / "calls.db")
+    else:
+        made = Postgres(request.getfixturevalue("postgres_url"))
+    made.create()
+    return made
+
+
+async def test_it_is_made_once(where):
+    with pytest.raises(LedgerRefused, match="exists"):
+        where.create()
+
+
+async def test_a_row_comes_back_as_it_was(where):
+    async with where.open() as ledger:
+        new = NewRow("key", REQUEST, 7, {"name": "M\xfcller", "tags": [1, None]})
+        row = await ledger.put(new)
+        assert (row.key, row.request, row.line, row.extra, row.standing) == ("key", REQUEST, 7, new.extra, Standing())
+        assert await ledger.put(NewRow("key", OTHER)) == row
+        assert await ledger.by_key("key") == row
+        assert await ledger.by_key("nobody") is None
+    async with where.open() as ledger:
+        assert await ledger.by_key("key") == row
+    with where.read() as looking:
+        assert list(looking.rows()) == [row]
+        assert looking.extras() == ["name", "tags"]
+
+
+@pytest.mark.parametrize("callback_id", [10, "10", 10**40, "a-b"])
+async def test_an_id_comes_back_as_it_was(where, callback_id):
+    callback = Callback(callback_id, "config", 30, NOW)
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change(row.id, intend("a", NOW))
+        await ledger.change(row.id, place("a", callback))
+        assert (await ledger.by_key("key")).callback == callback
+        assert [found.callback for found in await ledger.followed()] == [callback]
+
+
+LIVES = {
+    "talked": [
+        intend("a", NOW), place("a", Callback(1, "config", 30, NOW)), see("a", CallbackStatus.CONNECTED, NOW, 3),
+        see("a", CallbackStatus("NEW_STATE"), NOW, 4), see("a", CallbackStatus.DISCONNECTED, NOW + timedelta(seconds=9), 5),
+    ],
+    "refused": [intend("a", NOW), refuse("a", "NO", NOW)],
+    "left out": [exclude("opted out", NOW)],
+    "given back, and lost": [intend("a", NOW), withdraw("a"), intend("b", NOW), doubt("b", "no answer")],
+    "a late answer": [intend("a", NOW), crash(), place("a", Callback("x", "config", 30, NOW)), lose("a", "gone", NOW)],
+    "a late refusal": [intend("a", NOW), crash(), refuse("a", "NO", NOW)],
+    "settled by a person": [intend("a", NOW), crash(), called("me", NOW, None)],
+    "called again, and a stray": [
+        intend("a", NOW), crash(), not_called("me", NOW + timedelta(minutes=1)), place("a", Callback(5, "config", 30, NOW)),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "in one piece"])
+@pytest.mark.parametrize("life", LIVES.values(), ids=LIVES)
+async def test_every_life_is_written_down(where, life, together):
+    expected, standing = [], Standing()
+    for move in life:
+        standing = move(standing)
+        expected.append(standing)
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        if together:
+            assert await ledger.change_all([(row.id, move) for move in life]) == expected
+        else:
+            assert [await ledger.change(row.id, move) for move in life] == expected
+        assert (await ledger.by_key("key")).standing == expected[-1]
+        tally = await ledger.tally()
+        assert tally == {(standing.state, standing.status): 1}
+        assert await ledger.counts() == dict.fromkeys(RowState, 0) | {standing.state: 1}
+    with where.read() as looking:
+        seen = list(looking.query("SELECT status FROM transitions ORDER BY at, status"))
+        statuses = [step.status for step in expected if step.status is not None]
+    assert {status for (status,) in seen} == set(statuses)
+    assert len(seen) == len(set(statuses))
+
+
+async def test_a_change_that_is_not_open_changes_nothing_and_stops_no_other(where):
+    async with where.open() as ledger:
+        rows = [await ledger.put(NewRow(f"key {number}", REQUEST)) for number in range(3)]
+        await ledger.change(rows[1].id, intend("another", NOW))
+        results = await ledger.change_all([(row.id, intend("a", NOW)) for row in rows])
+        assert [isinstance(result, IllegalMove) for result in results] == [False, True, False]
+        assert (await ledger.by_key("key 1")).standing.attempt == "another"
+        with pytest.raises(IllegalMove):
+            await ledger.change(rows[1].id, see("a", CallbackStatus.CONNECTED, NOW, 1))
+        assert (await ledger.counts())[RowState.SENDING] == 3
+
+
+async def test_queued_by_number(where):
+    async with where.open() as ledger:
+        rows = [await ledger.put(NewRow(f"key {number}", REQUEST)) for number in range(5)]
+        await ledger.change(rows[1].id, intend("a", NOW))
+        assert await ledger.queued(2) == [rows[0], rows[2]]
+        assert await ledger.queued(9, rows[2].id) == rows[3:]
+
+
+async def test_of_many_who_intend_one_does(where):
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        tries = [ledger.change(row.id, intend(f"attempt {number}", NOW)) for number in range(50)]
+        results = await asyncio.gather(*tries, return_exceptions=True)
+        (standing,) = [result for result in results if isinstance(result, Standing)]
+        assert [type(result) for result in results].count(IllegalMove) == 49
+        assert (await ledger.by_key("key")).standing == standing
+
+
+async def test_a_change_whose_waiter_is_cancelled_comes_before_what_follows(where):
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        waiter = asyncio.ensure_future(ledger.change(row.id, intend("a", NOW)))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        assert (await ledger.by_key("key")).standing.attempt == "a"
+        with pytest.raises(IllegalMove):
+            await ledger.change(row.id, intend("b", NOW))
+
+
+async def test_closing_writes_what_was_asked_for(where):
+    ledger = where.open()
+    async with ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        waiter = asyncio.ensure_future(ledger.change(row.id, intend("a", NOW)))
+        await asyncio.sleep(0)
+    await ledger.aclose()
+    assert (await waiter).attempt == "a"
+    with pytest.raises(LedgerFailed, match="not open"):
+        await ledger.put(NewRow("late", REQUEST))
+    async with where.open() as again:
+        assert (await again.by_key("key")).standing.attempt == "a"
+
+
+# --- one call
+
+
+async def test_a_hundred_who_ask_at_once_get_the_same_callback(where):
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with where.open() as ledger:
+            callbacks = await asyncio.gather(*(ledger.place_once(client, REQUEST, key="key") for _ in range(100)))
+        async with where.open() as ledger:
+            callbacks.append(await ledger.place_once(client, REQUEST, key="key"))
+            with pytest.raises(ValueError, match="another request"):
+                await ledger.place_once(client, OTHER, key="key")
+    assert len(set(callbacks)) == 1
+    assert service.inits.total() == 1
+
+
+async def test_a_doubt_is_shared_and_stays(where):
+    service = Service()
+    service.fail_init(Fault.lost(Manner.DROP))
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        for _ in range(2):
+            async with where.open() as ledger:
+                asked = [ledger.place_once(client, REQUEST, key="key") for _ in range(10)]
+                errors = await asyncio.gather(*asked, return_exceptions=True)
+            assert {type(error) for error in errors} == {CallbackOutcomeUnknown}
+    assert service.inits.total() == 1
+
+
+async def test_what_was_refused_or_not_sent_may_be_asked_for_again(where):
+    service = Service()
+    service.fail_init(Fault(400))
+    async with where.open() as ledger:
+        async with TeniosClient("key", base_url="http://127.0.0.1:9") as nobody:
+            with pytest.raises(ConnectionFailed):
+                await ledger.place_once(nobody, REQUEST, key="key")
+        async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+            with pytest.raises(Exception, match="400"):
+                await ledger.place_once(client, REQUEST, key="key")
+            assert (await ledger.place_once(client, REQUEST, key="key")).id == 10
+    assert service.inits.total() == 2
+
+
+async def test_a_row_that_somebody_else_has_moved_is_not_dialled(where):
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with where.open() as ledger:
+            row = await ledger.put(NewRow("key", REQUEST))
+            await ledger.change(row.id, intend("another", NOW))
+            with pytest.raises(IllegalMove):
+                await place_row(ledger, client, row)
+    assert service.inits.total() == 0
+
+
+async def test_the_intent_is_there_for_everybody_before_the_first_byte(where):
+    seen = []
+
+    class Watched(Service):
+        def handle(self, method, path, body):
+            with where.read() as looking:
+                seen.append([row.standing.state for row in looking.rows()])
+            return super().handle(method, path, body)
+
+    async with SimulatorServer(Watched()) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with where.open() as ledger:
+            await ledger.place_once(client, REQUEST, key="key")
+    assert seen == [[RowState.SENDING]]
+
+
+async def test_a_person_settles_a_doubt(where):
+    async with where.open() as ledger:
+        rows = [await ledger.put(NewRow(f"key {number}", REQUEST)) for number in range(2)]
+        await ledger.change_all([(row.id, move) for row in rows for move in (intend("a", NOW), crash())])
+        rows = [await ledger.by_key(row.key) for row in rows]
+    with where.read() as looking:
+        with looking.transaction():
+            looking.resolve(rows[0], NOW, who="A. Person", was_called=True)
+        with pytest.raises(IllegalMove), looking.transaction():
+            looking.resolve(rows[0], NOW, who="A. Person", was_called=True)
+        with pytest.raises(IllegalMove, match="on its way"), looking.transaction():
+            looking.resolve(rows[1], NOW, who="A. Person", was_called=False)
+        found = list(looking.query("SELECT call, attempt, verdict, who FROM resolutions"))
+    assert found == [(rows[0].id, "a", "called", "A. Person")]

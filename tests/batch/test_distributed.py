@@ -1,0 +1,578 @@
+"""Workers that share a campaign: what is placed, followed, held back and handed over."""
+
+import asyncio
+import math
+from collections import Counter
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tenios_async import BadCredentials, Callback, CallbackRequest, CallbackStatus, Polling, TeniosClient
+from tenios_async.batch import (
+    Campaign,
+    Hours,
+    LedgerRefused,
+    NewRow,
+    RowState,
+    SQLiteLedger,
+    TooManyRejects,
+    controls,
+    jobs,
+    postgres_campaign,
+)
+from tenios_async.batch.campaign import KIND
+from tenios_async.batch.distributed import Worker
+from tenios_async.batch.errors import LedgerError
+from tenios_async.batch.ledger_file import LedgerFile
+from tenios_async.batch.postgres import PostgresLedger
+from tenios_async.batch.postgres_session import PostgresSession
+from tenios_async.batch.postgres_url import PostgresURL
+from tenios_async.batch.shared import Shared
+from tenios_async.batch.standing import crash, intend, place, see
+from tenios_async.batch.turns import Turns
+from tenios_async.simulator import Fault, Manner, Script, Service, SimulatorServer
+
+pytestmark = pytest.mark.asyncio
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+AT_ONCE = Script((("DISCONNECTED", 0.0),))
+SHORT = Script((("CALLING_A", 0.2), ("DISCONNECTED", 0.3)))
+ENDLESS = Script((("CALLING_A", 0.0), ("CALLING_B", 3600.0)))
+FAST = Polling.fixed(0.2)
+
+
+class Town:
+    """A campaign, and a simulator that notes when it was asked to call whom."""
+
+    def __init__(self, url, base_url, service):
+        self.url, self.base_url, self.service = PostgresURL.parse(url), base_url, service
+
+    @asynccontextmanager
+    async def worker(self, *, key="key", **options):
+        async with PostgresLedger(self.url, patience=10) as ledger:
+            async with TeniosClient(key, base_url=self.base_url) as client:
+                yield Worker(ledger, client, **{"heartbeat": 1.0, "polling": FAST, **options})
+
+    async def work(self, **options):
+        async with self.worker(**options) as worker:
+            async with asyncio.timeout(50):
+                return await worker.run()
+
+    def states(self):
+        with PostgresSession.read(self.url) as session:
+            return Counter(str(row.standing.state) for row in session.rows())
+
+    def set(self, *settings):
+        with PostgresSession.write(self.url) as session:
+            session.set(*settings)
+
+    def ask(self, query):
+        with PostgresSession.read(self.url) as session:
+            return list(session.query(query))
+
+    async def until(self, condition):
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110  # of another program
+                await asyncio.sleep(0.05)
+
+
+class Noting(Service):
+    """Keeps the instants at which calls arrive."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.instants = []
+
+    def handle(self, method, path, body):
+        if path.endswith("init"):
+            self.instants.append(asyncio.get_running_loop().time())
+        return super().handle(method, path, body)
+
+
+@pytest.fixture
+def town(postgres_url):
+    @asynccontextmanager
+    async def make(contacts, *, script=AT_ONCE, delay=0):
+        def fill(session):
+            numbers = [f"+49123{index:06d}" for index in range(contacts)]
+            rows = [
+                NewRow(number, CallbackRequest("config", number, delay), index)
+                for index, number in enumerate(numbers, 2)
+            ]
+            session.put_all(rows)
+
+        PostgresSession.create(PostgresURL.parse(postgres_url), {"kind": KIND}, fill, with_jobs=True)
+        service = Noting(script=script)
+        async with SimulatorServer(service) as server:
+            yield Town(postgres_url, server.base_url, service)
+            service.assert_nobody_called_twice()
+
+    return make
+
+
+# --- made and moved
+
+
+async def test_a_row_and_its_job_are_made_together_and_jobs_hold_no_number(postgres_url, tmp_path):
+    contacts = tmp_path / "contacts.csv"
+    lines = [f"+4922112345{index:02},{index}" for index in range(30)]
+    contacts.write_text("callback_number,name\n" + "\n".join([*lines, lines[3], "nonsense,x"]) + "\n")
+    options = {"callback_config_id": "config", "prefixes": ["+49"], "rejects": tmp_path / "rejects.csv"}
+    with pytest.raises(TooManyRejects):
+        postgres_campaign.create(postgres_url, contacts, max_bad=0, **options)
+    url = PostgresURL.parse(postgres_url)
+    with pytest.raises(LedgerRefused, match="no ledger"), PostgresSession.read(url):
+        pass
+    taken = postgres_campaign.create(postgres_url, contacts, **options)
+    assert (taken.taken, taken.repeated, taken.bad) == (30, 1, 1)
+    assert (tmp_path / "rejects.csv").read_text().count("\n") == 3
+    contacts.write_text("callback_number\n+4922112345\n" + lines[0].partition(",")[0] + "\n")
+    taken = postgres_campaign.add(postgres_url, contacts)
+    assert (taken.taken, taken.repeated) == (1, 1)
+    with PostgresSession.read(url) as session:
+        found = list(session.query("SELECT args, queueing_lock, lock FROM procrastinate_jobs ORDER BY id"))
+        rows = [row.id for row in session.rows()]
+        assert [row.line for row in session.rows()][:3] == [2, 3, 4]
+        assert session.facts["rejected"] == 3
+    assert found == [({"row": row_id}, None, None) for row_id in rows]
+
+
+async def test_what_opted_out_since_is_not_called(town, tmp_path):
+    async with town(5) as here:
+        (tmp_path / "out.txt").write_text("+49123000001\n+49123999999\n")
+        with PostgresSession.write(here.url) as session:
+            session.facts = {"region": None, "prefixes": ["+49"]}
+            assert postgres_campaign.leave_out(session, tmp_path / "out.txt") == 1
+        await here.work()
+        assert here.states() == {"FINISHED": 4, "REFUSED": 1}
+        assert "+49123000001" not in here.service.inits
+
+
+async def test_a_campaign_moves_with_everything_that_is_known(postgres_url, tmp_path):
+    path, contacts = tmp_path / "campaign.db", tmp_path / "contacts.csv"
+    contacts.write_text(
+        "callback_number,name\n" + "".join(f"+4922112345{index},M\xfcller\n" for index in range(10, 18))
+    )
+    Campaign.create(path, contacts, callback_config_id="config", prefixes=["+49"])
+    with LedgerFile.write(path) as file:
+        with file.transaction():
+            for row_id in range(1, 6):
+                file.change(row_id, intend(f"a{row_id}", NOW))
+            for row_id in (1, 2):
+                file.change(row_id, place(f"a{row_id}", Callback(row_id, "config", 0, NOW)))
+            file.change(1, see("a1", CallbackStatus.CONNECTED, NOW, 2))
+            file.change(1, see("a1", CallbackStatus.DISCONNECTED, NOW + timedelta(seconds=5), 4))
+            for row_id in (3, 4):
+                file.change(row_id, crash())
+            file.resolve(list(file.rows())[3], NOW, who="A. Person", was_called=True)
+    with LedgerFile.write(path), pytest.raises(LedgerRefused, match="in use"):
+        postgres_campaign.migrate(path, postgres_url)
+    with pytest.raises(LedgerRefused, match="1 calls were being placed"):
+        postgres_campaign.migrate(path, postgres_url)
+    async with SQLiteLedger(path):
+        pass  # who opens it after a crash puts them in doubt
+    with LedgerFile.read(path) as file:
+        before, seen = list(file.rows()), list(file.query("SELECT * FROM transitions"))
+    assert postgres_campaign.migrate(path, postgres_url) == 8
+    with PostgresSession.read(PostgresURL.parse(postgres_url)) as session:
+        assert list(session.rows()) == before
+        assert sorted(session.query("SELECT * FROM transitions")) == sorted(seen)
+        assert list(session.query("SELECT who FROM resolutions")) == [("A. Person",)]
+        assert session.facts["source"] == "contacts.csv"
+        placing = "SELECT (args ->> 'row')::int FROM procrastinate_jobs WHERE queueing_lock IS NULL ORDER BY 1"
+        assert list(session.query(placing)) == [(6,), (7,), (8,)]
+        assert next(session.query("SELECT count(*) FROM procrastinate_jobs WHERE queueing_lock IS NOT NULL")) == (16,)
+    for opening in (LedgerFile.write, lambda moved: postgres_campaign.migrate(moved, postgres_url)):
+        with pytest.raises(LedgerRefused, match="has moved to"):
+            opening(path)
+    with LedgerFile.read(path) as file, pytest.raises(LedgerRefused, match="moved"), file.transaction():
+        file.resolve(list(file.rows())[2], NOW, who="A. Person", was_called=True)
+    service = Service(script=AT_ONCE)
+    async with SimulatorServer(service) as server:
+        here = Town(postgres_url, server.base_url, service)
+        service.callbacks.clear()
+        progress = await here.work()
+    assert service.inits.total() == 3
+    assert progress.unknown == 2
+    assert progress.queued == progress.following.total() == 0
+
+
+async def test_a_move_that_fails_leaves_the_file_as_it_was(postgres, postgres_url, tmp_path, monkeypatch):
+    path = tmp_path / "calls.db"
+    SQLiteLedger.create(path)
+    async with SQLiteLedger(path) as ledger:
+        await ledger.put(NewRow("key", CallbackRequest("config", "+49221123456")))
+    values = postgres_campaign._values
+    monkeypatch.setattr(postgres_campaign, "_values", lambda row: (row.id, "other", *values(row)[2:]))
+    with pytest.raises(LedgerError, match="did not arrive"):
+        postgres_campaign.migrate(path, postgres_url)
+    monkeypatch.undo()
+    with pytest.raises(LedgerRefused, match="no ledger"), PostgresSession.read(PostgresURL.parse(postgres_url)):
+        pass
+    LedgerFile.write(path).close()
+    # Whoever loses the connection while it commits does not know whether it has arrived: it is found out by asking.
+    create = PostgresSession.create
+
+    def lost(*arguments, **options):
+        create(*arguments, **options)
+        raise ConnectionError("lost")
+
+    monkeypatch.setattr(PostgresSession, "create", lost)
+    with pytest.raises(ConnectionError):
+        postgres_campaign.migrate(path, postgres_url)
+    monkeypatch.undo()
+    for opening in (LedgerFile.write, lambda moved: postgres_campaign.migrate(moved, postgres_url)):
+        with pytest.raises(LedgerRefused, match="has moved"):
+            opening(path)
+    async with PostgresLedger(postgres_url) as ledger:
+        assert (await ledger.by_key("key")).id == 1
+        assert (await ledger.put(NewRow("next", CallbackRequest("config", "+49221123456")))).id > 1
+
+
+# --- placed and followed
+
+
+async def test_two_workers_call_everybody_once_and_end(town):
+    async with town(120, script=SHORT) as here:
+        first, second = await asyncio.gather(here.work(), here.work(counting=True))
+        assert here.states() == {"FINISHED": 120}
+        assert sorted(here.service.inits.values()) == [1] * 120
+        assert first.placed_now + second.placed_now == 120
+        assert min(first.placed_now, second.placed_now) > 0
+        assert first.polls + second.polls >= 120
+        assert first.finished == {CallbackStatus.DISCONNECTED: 120}
+        assert here.ask("SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'tenios.place'") == [(0,)]
+
+
+async def test_a_job_that_is_delivered_twice_calls_once(town):
+    async with town(30, script=SHORT) as here:
+        with PostgresSession.read(here.url) as session:
+            jobs.defer_placing(session.connection, [row.id for row in session.rows()] * 2)
+        await asyncio.gather(here.work(), here.work())
+        assert here.service.inits.total() == 30
+        with PostgresSession.read(here.url) as session:
+            jobs.defer_placing(session.connection, [row.id for row in session.rows()])
+        await here.work()
+        assert here.service.inits.total() == 30
+
+
+async def test_rows_whose_jobs_are_lost_are_called_all_the_same(town):
+    async with town(5) as here:
+        with PostgresSession.read(here.url) as session:
+            session.connection.execute("DELETE FROM procrastinate_jobs WHERE id % 2 = 0")
+        await here.work()
+        assert here.states() == {"FINISHED": 5}
+
+
+async def test_what_another_worker_left_is_put_in_doubt_or_followed_and_never_dialled(town):
+    async with town(3, script=SHORT) as here:
+        async with PostgresLedger(here.url) as ledger, TeniosClient("key", base_url=here.base_url) as client:
+            placed = await client.init_callback("config", "+49123000000")
+            await ledger.change_all([(1, intend("a", NOW)), (2, intend("b", NOW)), (1, place("a", placed))])
+            await here.work(left_alone=0.5)
+            assert here.states() == {"FINISHED": 2, "UNKNOWN": 1}
+            assert here.service.inits == {"+49123000000": 1, "+49123000002": 1}
+            late = Callback(11, "config", 0, NOW)  # the answer of the attempt that owns it settles it
+            assert (await ledger.change(2, place("b", late))).state is RowState.PLACED
+        here.service.callbacks.pop(11)
+        with PostgresSession.read(here.url) as session:
+            assert next(session.query("SELECT polls > 0, status FROM calls WHERE id = 1")) == (True, "DISCONNECTED")
+
+
+async def test_no_more_calls_of_one_worker_are_under_way_than_asked_for(town):
+    async with town(12, script=Script((("CALLING_A", 0.5), ("DISCONNECTED", 0.5)))) as here:
+        await here.work(concurrency=3)
+        starts = here.service.instants
+        for later, earlier in zip(starts[3:], starts, strict=False):
+            assert later - earlier >= 1.0
+        assert here.states() == {"FINISHED": 12}
+
+
+async def test_a_worker_that_leaves_hands_over(town):
+    async with town(4, script=Script((("CALLING_A", 0.5), ("DISCONNECTED", 3.0)))) as here:
+        async with here.worker() as worker:
+            leaving = asyncio.create_task(worker.run())
+            await here.until(lambda: here.states() == {"PLACED": 4})
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+        assert here.ask("SELECT count(*) FROM procrastinate_jobs WHERE status = 'doing'") == [(0,)]
+        await here.work()
+        assert here.states() == {"FINISHED": 4}
+
+
+async def test_shards_are_shared_out_among_those_that_live(town):
+    held = "SELECT worker_id, count(*) FROM procrastinate_jobs WHERE task_name = 'tenios.watch' AND status = 'doing' GROUP BY 1"
+    async with town(2, script=ENDLESS) as here, here.worker() as first, here.worker() as second:
+        runs = [asyncio.create_task(first.run())]
+        await here.until(lambda: [count for _, count in here.ask(held)] == [16])
+        runs.append(asyncio.create_task(second.run()))
+        await here.until(lambda: [count for _, count in here.ask(held)] == [8, 8])
+        for run in runs:
+            run.cancel()
+        await asyncio.wait(runs)
+
+
+# --- held back
+
+
+async def test_the_rate_holds_over_all_workers_and_is_changed_while_they_work(town):
+    async with town(60) as here:
+        here.set(controls.at_rate(10))
+        both = asyncio.gather(here.work(), here.work())
+        await here.until(lambda: len(here.service.instants) >= 15)
+        slow = here.service.instants[:15]
+        assert slow[-1] - slow[0] >= 14 / 10 - 0.3
+        here.set(controls.at_rate(200))
+        await both
+        assert here.service.instants[-1] - slow[-1] < 4
+        assert here.states() == {"FINISHED": 60}
+
+
+async def test_pause_resume_and_stop_hold_for_all(town):
+    async with town(300) as here:
+        here.set(controls.at_rate(20))
+        both = asyncio.gather(here.work(), here.work())
+        await here.until(lambda: len(here.service.instants) >= 5)
+        here.set(controls.paused(is_paused=True))
+        await asyncio.sleep(2)
+        paused_at = len(here.service.instants)
+        await asyncio.sleep(1)
+        assert len(here.service.instants) == paused_at
+        here.set(controls.going_on())
+        await here.until(lambda: len(here.service.instants) > paused_at + 5)
+        here.set(controls.stopped("enough"))
+        for progress in await both:
+            assert progress.stopped == "enough"
+        states = here.states()
+        assert states["QUEUED"] == 300 - here.service.inits.total() > 0
+        assert set(states) == {"QUEUED", "FINISHED"}
+        here.set(controls.going_on(), controls.at_rate(math.inf))
+        await here.work()
+        assert here.states() == {"FINISHED": 300}
+
+
+async def test_a_limit_counts_over_all_workers(town):
+    async with town(50) as here:
+        here.set(controls.with_limit(20))
+        here.service.fail_init(Fault(429), Fault(429))  # given back, and its turn too
+        for progress in await asyncio.gather(here.work(), here.work()):
+            assert "as many" in progress.stopped
+        assert here.states() == {"FINISHED": 20, "QUEUED": 30}
+        assert len({callback.number for callback in here.service.callbacks.values()}) == 20
+        here.service.inits.clear()  # which counts what was refused too
+
+
+async def test_a_breaker_that_trips_stops_all(town):
+    async with town(200) as here:
+        here.set(controls.at_rate(40))
+        here.service.fail_init(*[Fault.lost(Manner.DROP)] * 200)
+        for progress in await asyncio.gather(here.work(), here.work()):
+            assert "resolve" in progress.stopped
+        assert 10 <= here.states()["UNKNOWN"] <= 40
+        here.service._faults.clear()
+        here.set(controls.going_on(), controls.at_rate(math.inf))  # what was before does not count
+        progress = await here.work()
+        assert progress.stopped is None
+        assert here.states()["QUEUED"] == 0
+
+
+async def test_wrong_credentials_stop_placing_and_give_the_call_back(town):
+    async with town(20) as here:
+        here.service._access_key = "key"
+        here.set(controls.at_rate(10))
+        progress = await here.work(key="wrong")
+        assert isinstance(progress.cause, BadCredentials)
+        assert here.states() == {"QUEUED": 20}
+        here.service.inits.clear()
+        here.set(controls.going_on(), controls.at_rate(math.inf))
+        await here.work()
+        assert here.states() == {"FINISHED": 20}
+
+
+async def test_a_worker_that_may_not_look_ends_and_leaves_the_calls_to_others(town):
+    async with town(1, script=ENDLESS) as here:
+        here.service._access_key = "key"
+        async with here.worker() as good:
+            running = asyncio.create_task(good.run())
+            await here.until(lambda: here.states() == {"PLACED": 1})
+            running.cancel()
+            await asyncio.wait([running])
+        with pytest.raises(BadCredentials):
+            await here.work(key="wrong")
+        assert here.states() == {"PLACED": 1}
+
+
+async def test_nothing_rings_outside_the_hours(town):
+    async with town(3) as here:
+        now = datetime.now(UTC)
+        here.set(controls.within_hours(f"{(now.hour + 2) % 24}-{(now.hour + 3) % 24}", "UTC"))
+        async with here.worker() as worker:
+            running = asyncio.create_task(worker.run())
+            await here.until(lambda: worker.progress.waiting_for is not None)
+            assert "hours" in worker.progress.waiting_for
+            assert here.service.inits.total() == 0
+            here.set(controls.within_hours(None, None))
+            await running
+        assert here.states() == {"FINISHED": 3}
+
+
+async def test_a_stop_file_stops_all(town, tmp_path):
+    async with town(50, script=SHORT) as here:
+        here.set(controls.at_rate(5))
+        stop = Path(tmp_path) / "stop"
+        both = asyncio.gather(here.work(stop_file=stop), here.work())
+        await here.until(lambda: len(here.service.instants) >= 3)
+        stop.touch()
+        for progress in await both:
+            assert "stop file" in progress.stopped
+        assert here.service.inits.total() < 20
+
+
+async def test_a_ledger_for_place_once_is_no_campaign(postgres_url):
+    PostgresLedger.create(postgres_url)
+    async with PostgresLedger(postgres_url) as ledger:
+        with pytest.raises(LedgerRefused, match="no campaign"):
+            await Worker(ledger, None).run()
+        with pytest.raises(ValueError, match="concurrency"):
+            Worker(ledger, None, concurrency=0)
+
+
+# --- turns
+
+
+async def test_turns_are_evenly_spaced_however_many_draw_them(town):
+    async with town(1) as here, PostgresLedger(here.url) as ledger:
+        here.set(controls.at_rate(100))
+        moments = []
+
+        async def draw(link):
+            values = {"wanted": 3, "ahead": controls.AHEAD, "horizon": 60.0}
+            for _ in range(10):
+                ((count, first, gap, _),) = await link.ask(controls.DRAW, values)
+                moments.extend(first + gap * number for number in range(count))
+
+        links = [ledger.link() for _ in range(3)]
+        await asyncio.gather(*map(draw, links))
+        for link in links:
+            await link.close()
+        moments.sort()
+        assert len(moments) == 90
+        assert all(later - earlier > 0.01 - 1e-4 for earlier, later in pairwise(moments))
+
+
+async def test_what_holds_is_felt_with_the_next_turn(town):
+    async with town(1) as here, PostgresLedger(here.url) as ledger, Shared(ledger) as shared:
+        here.set(
+            controls.at_rate(1 / 60),
+            controls.with_limit(5),
+            controls.allowing_doubts(0.5),
+            controls.within_hours("9-18", "Europe/Berlin"),
+        )
+        count, first, gap, present = await shared.draw(10)
+        assert (count, gap) == (1, pytest.approx(60))
+        assert first == pytest.approx(present, abs=0.05)
+        assert await shared.draw(10) is None  # a minute ahead is too far
+        here.set(controls.at_rate(1000))
+        assert (await shared.draw(10))[0] == 4  # of the limit
+        assert await shared.draw(10) is None
+        held = await shared.controls()
+        assert (held.rate, held.turns_left, held.max_unknown, held.is_metered) == (1000, 0, 0.5, True)
+        assert held.hours == Hours.parse("9-18", tz="Europe/Berlin")
+        await shared.change(controls.given_back(1))
+        for braking, releasing in [
+            (controls.paused(is_paused=True), controls.paused(is_paused=False)),
+            (controls.stopped("x"), controls.going_on()),
+        ]:
+            here.set(braking)
+            assert await shared.draw(1) is None
+            here.set(releasing)
+        await shared.change(controls.left_alone(60))
+        assert await shared.draw(1) is None
+        assert 59 < (await shared.controls()).pause <= 60
+        assert await shared.change(controls.stopped("y")) is True
+        assert await shared.change(controls.stopped("z")) is False
+        assert (await shared.controls()).stopped == "y"
+
+
+class Given:
+    """Turns as they are laid down: how many, in how many seconds the first is, and the gap. Its clock is far ahead."""
+
+    def __init__(self, *given):
+        self.given, self.back = list(given), 0
+
+    async def draw(self, wanted):
+        if not self.given:
+            return None
+        count, first, gap = self.given.pop(0)
+        now = asyncio.get_running_loop().time() + 1e6
+        return count, now + first, gap, now
+
+    async def change(self, setting):
+        (count,) = setting.values
+        self.back += count
+
+
+async def test_a_turn_that_is_over_is_void():
+    """A worker that stalled does not catch up in one burst."""
+    given, loop = Given((5, -1.0, 0.25)), asyncio.get_running_loop()
+    turns = Turns(given)
+    assert await turns.take() == pytest.approx(loop.time(), abs=0.2)  # the fifth of the five
+    assert await turns.take() is None
+    assert given.back == 4
+
+
+async def test_an_answer_that_was_slow_says_little_about_the_clock_of_the_database():
+    from tenios_async.batch.turns import TRUSTED, _Clock
+
+    clock = _Clock()
+    clock.told(10.0, 10.01, 1010.0)
+    clock.told(11.0, 12.0, 1011.0)  # said at once, and answered late
+    assert clock.here(1020.0) == pytest.approx(20.0, abs=0.01)
+    clock.told(11.0 + TRUSTED, 11.1 + TRUSTED, 1021.0 + TRUSTED)  # it was set ten seconds ahead since
+    assert clock.here(1020.0) == pytest.approx(10.0, abs=0.1)
+
+
+async def test_without_a_rate_one_moment_is_as_good_as_another():
+    turns = Turns(Given((2, 0.0, 0.0)))
+    for _ in range(2):
+        moment = await turns.take()
+        assert math.isinf(moment)
+        assert await turns.arrive(moment, -60)
+
+
+async def test_a_call_leaves_at_its_moment_however_long_its_intent_takes():
+    turns, loop = Turns(Given((1, 0.3, 1.0), (1, 0.5, 1.0), (1, 0.5, 1.0))), asyncio.get_running_loop()
+    began = loop.time()
+    moment = await turns.take()
+    assert moment == pytest.approx(began + 0.3, abs=0.1)
+    assert loop.time() >= moment  # nothing is known of intents yet
+    begun = loop.time()
+    await asyncio.sleep(0.2)  # this one takes long: its moment has passed, and it gets another
+    assert await turns.arrive(moment, begun)
+    assert loop.time() - begun == pytest.approx(0.7, abs=0.1)
+    moment = await turns.take()  # the next one is begun so much earlier
+    assert moment - loop.time() == pytest.approx(0.2, abs=0.1)
+    assert await turns.arrive(moment, loop.time())
+    assert loop.time() >= moment
+
+
+async def test_a_call_whose_intent_is_written_does_not_wait_for_ever_for_a_turn(monkeypatch):
+    from tenios_async.batch import turns as room
+
+    monkeypatch.setattr(room, "AFTER_INTENT", 0.2)
+    turns, loop = Turns(Given()), asyncio.get_running_loop()
+    assert not await turns.arrive(loop.time() - 1, loop.time())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [(controls.at_rate, 0), (controls.at_rate, math.nan), (controls.with_limit, -1), (controls.allowing_doubts, 2)],
+)
+async def test_settings_that_are_none(setting, value):
+    with pytest.raises(ValueError, match="must be"):
+        setting(value)
+    with pytest.raises(ValueError, match="zone"):
+        controls.within_hours("9-18", "Mars/Olympus")

@@ -1,0 +1,349 @@
+"""The ledger in PostgreSQL: several programs, lost acknowledgements, what the database must promise, and its URL."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from tenios_async import Callback, CallbackOutcomeUnknown, CallbackRequest, TeniosClient
+from tenios_async.batch import IllegalMove, LedgerFailed, LedgerRefused, NewRow, RowState, postgres_link
+from tenios_async.batch.postgres import PostgresLedger, _Batch
+from tenios_async.batch.postgres_session import PostgresSession, connecting
+from tenios_async.batch.postgres_tables import CHANGE
+from tenios_async.batch.postgres_url import PostgresURL, is_postgres_url, without_passwords
+from tenios_async.batch.standing import crash, intend, place
+from tenios_async.simulator import Fault, Manner, Service, SimulatorServer
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+REQUEST = CallbackRequest("config", "+49221123456")
+CALLBACK = Callback(10, "config", 0, NOW)
+
+
+@pytest.fixture
+def url(postgres_url):
+    """A ledger that is made."""
+    PostgresLedger.create(postgres_url)
+    return postgres_url
+
+
+# --- the URL
+
+URLS = {
+    "postgresql://h/db": ("postgresql://h/db", "tenios", "postgresql://h/db"),
+    "postgresql://u:p%40ss@h:5433/db?schema=may": ("postgresql://u:p%40ss@h:5433/db", "may", "postgresql://h:5433/db?schema=may"),
+    "postgres://u@h/db?schema=a&sslmode=require": ("postgresql://u@h/db?sslmode=require", "a", "postgresql://h/db?schema=a"),
+    "postgresql:///db?host=/run/pg&password=x": ("postgresql:///db?host=/run/pg&password=x", "tenios", "postgresql:///run/pg/db"),
+    "postgresql://u:p@h1:1,h2:2/db": ("postgresql://u:p@h1:1,h2:2/db", "tenios", "postgresql://h1:1,h2:2/db"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), URLS.items(), ids=range(len(URLS)))
+def test_urls(text, expected):
+    url = PostgresURL.parse(text)
+    assert (url.conninfo, url.schema, str(url)) == expected
+    assert str(url) in repr(url)
+    assert "search_path=" + url.schema in connecting(url)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "campaign.db", "postgresql://u:s3cret@h/db?schema=", "postgresql://u:s3cret@h/db?schema=Big", "postgresql://u:s3cret@h/db?schema=a&schema=b",
+        "postgresql://u:s3cret@h/db?schema=pg_x", "postgresql://u:s3#cret@h/db", "postgresql://u:s3cret@h/db?x", "postgresql://u:s3cret@[h/db",
+        "postgresql://u:s3cret@@h/db?foo=s3cret", "postgresql://u:s3cret s3cret@h/db", "postgresql://u:s3%zzcret@h/db",
+        'postgresql://h/db?schema=a"b',
+    ],
+)  # fmt: skip
+def test_urls_that_are_none(text):
+    with pytest.raises(ValueError, match=r"postgresql|schema") as caught:
+        connecting(PostgresURL.parse(text))
+    assert "s3" not in str(caught.value)
+
+
+def test_passwords_are_taken_out_of_what_others_quote():
+    text = "Unknown option: postgresql://u:s3/cr@et@h/db?sslpassword=s3cret&x=1 and POSTGRES://u:s3cret@h"
+    assert without_passwords(text) == "Unknown option: postgresql://***@h/db?sslpassword=***&x=1 and POSTGRES://***@h"
+    assert is_postgres_url("Postgres://x")
+    assert not is_postgres_url("campaign.db")
+
+
+@pytest.mark.asyncio
+async def test_no_password_is_said_or_logged(postgres, caplog):
+    caplog.set_level(logging.DEBUG)
+    said = []
+    for host in ("127.0.0.1:1", "nobody.invalid"):
+        url = PostgresURL.parse(f"postgresql://somebody:s3cret@{host}/db?password=s3cret&connect_timeout=2")
+        for opening in (
+            lambda url=url: PostgresSession.read(url).__enter__(),
+            lambda url=url: PostgresLedger.create(url),
+        ):
+            with pytest.raises(LedgerFailed) as caught:
+                opening()
+            said.append(str(caught.value))
+        with pytest.raises(LedgerFailed) as caught:
+            await PostgresLedger(url, patience=0).__aenter__()
+        said.append(repr(caught.value) + repr(url))
+    assert "s3cret" not in " ".join(said) + caplog.text
+    assert all("127.0.0.1" in text or "nobody" in text for text in said)
+
+
+# --- what the database must promise
+
+
+@pytest.mark.asyncio
+async def test_what_is_no_ledger_is_refused(postgres_url):
+    with pytest.raises(LedgerRefused, match="no ledger"):
+        await PostgresLedger(postgres_url).__aenter__()
+    with pytest.raises(LedgerRefused, match="no ledger"), PostgresSession.read(PostgresURL.parse(postgres_url)):
+        pass
+
+
+@pytest.mark.asyncio
+async def test_another_version_is_refused(postgres, url):
+    schema = PostgresURL.parse(url).schema
+    postgres.execute(f"UPDATE {schema}.mark SET version = 2")
+    with pytest.raises(LedgerRefused, match="version 2"):
+        await PostgresLedger(url).__aenter__()
+    with pytest.raises(LedgerRefused, match="version 2"), PostgresSession.read(PostgresURL.parse(url)):
+        pass
+
+
+@pytest.mark.asyncio
+async def test_a_database_that_may_forget_is_refused(postgres, url, postgres_url):
+    """Its fsync is off."""
+    postgres.execute("ALTER SYSTEM SET fsync = off")
+    postgres.execute("SELECT pg_reload_conf()")
+    try:
+        for _ in range(200):
+            if postgres.execute("SHOW fsync") == [("off",)]:
+                break
+            await asyncio.sleep(0.05)
+        with pytest.raises(LedgerRefused, match="fsync"):
+            await PostgresLedger(url).__aenter__()
+        with pytest.raises(LedgerRefused, match="fsync"):
+            PostgresLedger.create(postgres_url + "_other")
+        with PostgresSession.read(PostgresURL.parse(url)) as session:
+            assert session.facts == {"kind": "keyed"}
+            with pytest.raises(LedgerRefused, match="fsync"), session.transaction():
+                pass
+    finally:
+        postgres.execute("ALTER SYSTEM RESET fsync")
+        postgres.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.asyncio
+async def test_a_commit_that_may_be_forgotten_is_noticed(url, monkeypatch):
+    monkeypatch.setattr(postgres_link, "connecting", lambda url: connecting(url, durably=False))
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        with pytest.raises(LedgerRefused, match="synchronous_commit"):
+            await ledger.change(row.id, intend("a", NOW))
+
+
+@pytest.mark.asyncio
+async def test_after_a_failover_nothing_is_dialled_until_a_person_says_so(postgres, url):
+    """To a standby that may have been behind, or to a backup: the ledger may have forgotten who was called."""
+    schema = PostgresURL.parse(url).schema
+    async with PostgresLedger(url, patience=5) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        postgres.execute(f"UPDATE {schema}.mark SET timeline = '00000000'")
+        postgres.cut_connections()
+        with pytest.raises(LedgerRefused, match="accept-failover"):
+            await ledger.change(row.id, intend("a", NOW))
+    with pytest.raises(LedgerRefused, match="accept-failover"):
+        await PostgresLedger(url).__aenter__()
+
+
+# --- several programs
+
+
+@pytest.mark.asyncio
+async def test_of_many_programs_one_makes_the_change(url):
+    ledgers = [PostgresLedger(url) for _ in range(5)]
+    for ledger in ledgers:
+        await ledger.__aenter__()
+    rows = [await ledgers[0].put(NewRow(f"key {number}", REQUEST)) for number in range(20)]
+    for ledger in ledgers:
+        await ledger.load([row.id for row in rows])  # what each of them remembers is soon out of date
+    for row in rows:
+        tries = [ledger.change(row.id, intend(f"{number}", NOW)) for number, ledger in enumerate(ledgers)]
+        results = await asyncio.gather(*tries, return_exceptions=True)
+        assert sorted(type(result).__name__ for result in results) == ["IllegalMove"] * 4 + ["Standing"]
+    for ledger in ledgers:
+        await ledger.aclose()
+
+
+@pytest.mark.asyncio
+async def test_what_is_remembered_proves_no_refusal(url):
+    """Another program has given the row back since."""
+    async with PostgresLedger(url) as first, PostgresLedger(url) as second:
+        row = await first.put(NewRow("key", REQUEST))
+        await first.change(row.id, intend("a", NOW))
+        await first.change(row.id, crash())
+        with PostgresSession.read(PostgresURL.parse(url)) as session:
+            session.connection.execute("UPDATE calls SET changed_at = changed_at - interval '1 minute'")
+            with session.transaction():
+                session.resolve(row, NOW + timedelta(minutes=1), who="me", was_called=False)
+        assert (await first.change(row.id, intend("b", NOW))).attempt == "b"
+        assert (await second.change(row.id, place("b", CALLBACK))).callback_id == 10
+        assert (await first.change(row.id, place("b", CALLBACK))).callback_id == 10
+
+
+@pytest.mark.asyncio
+async def test_place_once_from_several_programs(url):
+    """Web backends that know nothing of each other."""
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with PostgresLedger(url) as first, PostgresLedger(url) as second, PostgresLedger(url) as third:
+            asked = [
+                ledger.place_once(client, CallbackRequest("config", f"+4922100000{key}"), key=f"order {key}")
+                for key in range(10)
+                for ledger in (first, second, third) * 3
+            ]
+            callbacks = await asyncio.gather(*asked)
+    assert len(set(callbacks)) == 10
+    assert set(service.inits.values()) == {1}
+
+
+@pytest.mark.asyncio
+async def test_whoever_asks_while_another_program_places_it_waits_for_what_becomes_of_it(url):
+    async with PostgresLedger(url) as first, PostgresLedger(url) as second:
+        rows = [await first.put(NewRow(f"{number}", REQUEST)) for number in range(2)]
+        await first.change_all([(row.id, intend("a", NOW)) for row in rows])
+        asked = [asyncio.ensure_future(second.place_once(None, REQUEST, key=row.key)) for row in rows]
+        done, _ = await asyncio.wait(asked, timeout=0.3)
+        assert not done
+        await first.change(rows[0].id, place("a", CALLBACK))
+        await first.change(rows[1].id, crash())
+        assert await asked[0] == CALLBACK
+        with pytest.raises(CallbackOutcomeUnknown, match="ended while"):
+            await asked[1]
+
+
+@pytest.mark.asyncio
+async def test_a_call_of_a_program_that_died_is_in_doubt_after_a_while_and_its_answer_still_counts(url):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change(row.id, intend("a", NOW))
+        assert not await ledger.give_up_on(row.id, 60)
+        await asyncio.sleep(0.05)
+        assert await ledger.give_up_on(row.id, 0.01)
+        assert (await ledger.by_key("key")).standing.state is RowState.UNKNOWN
+        assert (await ledger.change(row.id, place("a", CALLBACK))).state is RowState.PLACED
+        assert not await ledger.give_up_on(row.id, 0)
+
+
+# --- a database that goes away
+
+
+@pytest.mark.parametrize("when", ["before it was written", "before its acknowledgement"])
+@pytest.mark.asyncio
+async def test_a_connection_that_is_lost_while_a_change_is_written(url, monkeypatch, when):
+    """The row is read again, and neither written twice nor taken for somebody else's."""
+    write, losses = _Batch._write, []
+
+    async def losing(self, connection, change):
+        if len(losses) < 3:
+            losses.append(when)
+            if when == "before its acknowledgement":
+                await connection.execute(CHANGE.encode(), change.columns())
+            await connection.close()
+            raise psycopg.OperationalError("the connection was lost")
+        await write(self, connection, change)
+
+    async with PostgresLedger(url, patience=10) as ledger:
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(3)]
+        monkeypatch.setattr(_Batch, "_write", losing)
+        results = await ledger.change_all([(row.id, intend("mine", NOW)) for row in rows])
+        assert [result.attempt for result in results] == ["mine"] * 3
+        assert (await ledger.change(rows[0].id, place("mine", CALLBACK))).state is RowState.PLACED
+    with PostgresSession.read(PostgresURL.parse(url)) as session:
+        assert list(session.query("SELECT changes FROM calls ORDER BY id")) == [(2,), (1,), (1,)]
+    assert losses
+
+
+@pytest.mark.asyncio
+async def test_after_a_lost_acknowledgement_what_somebody_else_did_since_counts(url, monkeypatch):
+    """The intent had been written, and the row was put in doubt before it was looked at again: nothing is sent."""
+    write, lost = _Batch._write, []
+    async with PostgresLedger(url, patience=10) as ledger, PostgresLedger(url) as other:
+        row = await ledger.put(NewRow("key", REQUEST))
+
+        async def losing(self, connection, change):
+            if lost:
+                return await write(self, connection, change)
+            lost.append(1)
+            await connection.execute(CHANGE.encode(), change.columns())
+            await other.change(row.id, crash())
+            await connection.close()
+            raise psycopg.OperationalError("the connection was lost")
+
+        monkeypatch.setattr(_Batch, "_write", losing)
+        with pytest.raises(IllegalMove):
+            await ledger.change(row.id, intend("mine", NOW))
+        assert (await other.by_key("key")).standing.state is RowState.UNKNOWN
+
+
+@pytest.mark.parametrize("how", ["fast", "immediate"])
+@pytest.mark.asyncio
+async def test_a_restart_is_sat_out(postgres, url, how):
+    async with PostgresLedger(url, patience=30) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        restarting = asyncio.create_task(asyncio.to_thread(postgres.restart, how, away=0.5))
+        names = [f"attempt {number}" for number in range(30)]
+        outcomes = []
+        for name in names:
+            try:
+                outcomes.append(await ledger.change(row.id, intend(name, NOW)))
+            except IllegalMove:
+                outcomes.append(None)
+            await asyncio.sleep(0.05)
+        await restarting
+        (won,) = [outcome for outcome in outcomes if outcome is not None]
+        assert (await ledger.by_key("key")).standing == won
+
+
+@pytest.mark.asyncio
+async def test_a_database_that_stays_away_is_a_failure_and_nothing_is_dialled(postgres, url):
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with PostgresLedger(url, patience=0.3) as ledger:
+            await ledger.put(NewRow("key", REQUEST))
+            await asyncio.to_thread(postgres.stop, "immediate")
+            try:
+                with pytest.raises(LedgerFailed, match="Nothing more was dialled"):
+                    await ledger.place_once(client, REQUEST, key="key")
+            finally:
+                await asyncio.to_thread(postgres.start)
+            assert service.inits.total() == 0
+            assert (await ledger.place_once(client, REQUEST, key="key")).id == 10  # it is back
+
+
+@pytest.mark.asyncio
+async def test_connections_are_cut_in_the_middle_of_many_calls(postgres, url):
+    service = Service()
+    service.fail_init(*[Fault.lost(Manner.DROP)] * 3)
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with PostgresLedger(url, patience=30) as first, PostgresLedger(url, patience=30) as second:
+
+            async def cut():
+                while True:
+                    await asyncio.sleep(0.03)
+                    await asyncio.to_thread(postgres.cut_connections, 0.5)
+
+            cutting = asyncio.create_task(cut())
+            requests = [CallbackRequest("config", f"+4922100{number:04}") for number in range(150)]
+            asked = [
+                ledger.place_once(client, request, key=request.callback_number)
+                for request in requests
+                for ledger in (first, second)
+            ]
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+            cutting.cancel()
+            await asyncio.wait([cutting])
+            counts = await first.counts()
+    service.assert_nobody_called_twice()
+    assert {type(outcome) for outcome in outcomes} <= {Callback, CallbackOutcomeUnknown}
+    assert (counts[RowState.PLACED], counts[RowState.UNKNOWN]) == (147, 3)
