@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import re
 import shlex
 import subprocess
 from importlib.metadata import metadata
