@@ -42,7 +42,7 @@ SURVIVORS = Path(__file__).with_name("survivors.toml")
 PLUGINS = ("pytest_timeout", "pytest_asyncio.plugin", "anyio.pytest_plugin", "_hypothesis_pytestplugin")
 WARM = (*PLUGINS, "httpx", "httptools", "h11", "trio", "trio.testing", "looptime", "sqlite3", "asyncio", "zoneinfo")
 JUDGES = {
-    "_errors": "tests/pure/test_models.py tests/pure/test_wire.py",
+    "_errors": "tests/pure/test_errors.py tests/pure/test_models.py",
     "_models": "tests/pure/test_models.py",
     "_lifecycle": "tests/pure/test_lifecycle.py",
     "_lifetimes": "tests/pure/test_polling.py tests/pure/test_near_the_best.py",
