@@ -113,7 +113,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         if key in self._open:
             raise ValueError(f"callback {key} is followed already")
         self._open[key] = machine
-        self._set(machine, now)
+        self._set(machine, machine.restretch(self._stretch))
         self._dispatch()
 
     def discard(self, callback: Callback | int | str) -> Callback | None:

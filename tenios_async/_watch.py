@@ -40,6 +40,8 @@ BACKOFF_MAX = 15.0
 """Seconds between two failed polls, at most, doubling from 1; google-api-core's polls end at 20."""
 SLACK = 0.2
 """Of a wait: by how much a look may be early. That costs the schedule 2 % (half of its square) and saves a wake-up."""
+FIRST_LOOK = 2.0
+"""Seconds a first look waits for each 1 by which a stretch is above 1: what it saw at once would be old soon."""
 
 RESOLUTION = 0.001
 """Seconds too short to sleep: what event loops round to (epoll's timeout counts milliseconds)."""
@@ -184,7 +186,8 @@ class WatchMachine:
         """Sets `stretch` as if it had been so at the last look; gives the instant of the next."""
         if not self._failures:
             asleep = self._asleep_for()
-            self._next_look = self._last_look + asleep + (self.wait - asleep) * stretch
+            after = asleep + (self.wait - asleep) * stretch if self._has_looked else FIRST_LOOK * (stretch - 1)
+            self._next_look = self._last_look + after
         self.stretch = stretch
         return min(self._next_look, self._deadline)
 
