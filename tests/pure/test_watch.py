@@ -278,6 +278,30 @@ def test_a_look_may_come_early_by_a_fifth_of_what_is_neither_delay_nor_fixed_nor
     assert watch.slack == 0
 
 
+def test_a_first_look_waits_two_seconds_for_each_one_above_a_stretch_of_one():
+    watch = machine(polling=Polling.fixed(10))
+    assert [watch.restretch(stretch) for stretch in (1.0, 1.5, 4.0)] == [0, 1, 6]
+
+
+def test_which_stretch_would_make_a_look_due():
+    watch = machine(Callback(1, delay=100, placed_at=EPOCH), Told(every=95.0), age=0.0)
+    assert watch.due_at_stretch(5.0) == 0, "there was no look yet"
+    watch.step(10.0, CallbackStatus.ACCEPTED)
+    assert [watch.due_at_stretch(now) for now in (100.0, 105.0, 115.0)] == [0, 1, 3]
+    watch.step(105.0, ServerError(500))
+    assert watch.due_at_stretch(115.0) == 0, "what follows a failure is not stretched"
+    watch = machine(Callback(1, delay=100, placed_at=EPOCH), Told(every=90.0), age=0.0)
+    watch.step(10.0, CallbackStatus.ACCEPTED)
+    assert watch.due_at_stretch(115.0) == 0, "it is all delay"
+
+
+def test_a_look_that_would_be_beyond_the_end_does_not_come_early():
+    for timeout, slack in ((20.0, 0.0), (20.5, 4.0)):
+        watch = machine(polling=Told(every=20.0), timeout=timeout)
+        watch.step(0.0, CallbackStatus.CALLING_A)
+        assert watch.slack == slack
+
+
 def test_nor_of_what_follows_a_failure():
     watch = machine(polling=Polling.fixed(10))
     watch.step(0.0, CallbackStatus.CALLING_A)
