@@ -42,7 +42,6 @@ class TeniosError(Exception):
 
 def _rebuild(cls: type[TeniosError], args: tuple[Any, ...], attributes: dict[str, Any]) -> TeniosError:
     error = cls.__new__(cls, *args)
-    error.args = args
     vars(error).update(attributes)
     return error
 

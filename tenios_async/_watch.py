@@ -230,7 +230,7 @@ class WatchMachine:
             skipped=skipped(self._last_known, status),
             observed_at=observed_at,
             not_before=observed_at - timedelta(seconds=now - last_look) if has_looked else None,
-            elapsed=max(0.0, now - self._placed),
+            elapsed=now - self._placed,
             polls=self._polls,
             is_regression=previous is not None and is_regression(self._last_known, status),
         )

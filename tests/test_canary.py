@@ -72,6 +72,6 @@ def test_a_file_that_is_left_fails_the_suite(pytester, monkeypatch):
     pytester.makeconftest("from tests.canary import register as pytest_configure")
     pytester.makepyfile(f"def test_writes(tmp_path):\n    (tmp_path / 'report.html').write_text('{NUMBER}')")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    assert result.parseoutcomes() == {"passed": 1}
+    result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines("*a secret in */report.html*")

@@ -336,7 +336,7 @@ class LedgerFile:
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _select(self, where: str, given: Iterable[Any]) -> Iterator[Row]:
-        for values in self._connection.execute(f"SELECT {ROW} FROM calls WHERE {where}", tuple(given)):  # noqa: S608
+        for values in self._connection.execute(f"SELECT {ROW} FROM calls WHERE {where}", tuple(given)):  # noqa: S608  # our own words
             try:
                 yield row_of(values)
             except Damaged:

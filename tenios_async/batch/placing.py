@@ -92,10 +92,8 @@ async def place(
         if not keep_refusals or concerns_all(error):
             raise
     finally:
-        standing = row.standing
-        if is_intended:
-            standing = await _settle(ledger, row, name, attempt, keep_refusals=keep_refusals)
-    return standing
+        settled = await _settle(ledger, row, name, attempt, keep_refusals=keep_refusals) if is_intended else None
+    return settled or row.standing
 
 
 def concerns_all(error: BaseException | None) -> bool:
@@ -134,8 +132,8 @@ def _reason(error: BaseException | None) -> str:
 
 def awake() -> float:
     """Seconds on a clock that goes on while the machine is suspended, where the system has one."""
-    if sys.platform == "linux":
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
     if sys.platform == "darwin":
         return time.clock_gettime(time.CLOCK_MONOTONIC)  # unlike time.monotonic() there
-    return time.monotonic()  # Windows counts suspension in it
+    if sys.platform != "linux":
+        return time.monotonic()  # Windows counts suspension in it
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import attrs
 
@@ -65,6 +65,8 @@ class Progress:
                     self.refused += count
                 case RowState.UNKNOWN:
                     self.unknown += count
+                case _:
+                    assert_never(state)
 
     @property
     def total(self) -> int:

@@ -79,7 +79,7 @@ def _timeline(ledger: Access, now: datetime) -> Timeline | None:
 
 def _doubts(ledger: Access) -> Iterator[Doubt]:
     columns = "id, line, callback_number, intended_at, reason"
-    found = _query(ledger, f"SELECT {columns} FROM calls WHERE state = 'UNKNOWN' ORDER BY id LIMIT {DOUBTS}")  # noqa: S608
+    found = _query(ledger, f"SELECT {columns} FROM calls WHERE state = 'UNKNOWN' ORDER BY id LIMIT {DOUBTS}")  # noqa: S608  # our own words
     for row, line, number, at, reason in found:
         source = list_of(ledger.facts, row) if ledger.facts.get("added") else ""
         yield Doubt(line, number, _moment(at), reason or "", source)

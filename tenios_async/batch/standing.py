@@ -209,10 +209,11 @@ def not_called(who: str, at: datetime) -> Move:
     def move(row: Standing) -> Standing:
         _require(row.state is RowState.UNKNOWN, f"there is no doubt about this row: it is {row.state}")
         _require(row.stray_id is None, f"an earlier attempt at it was placed as callback {row.stray_id}")
-        if row.intended_at is not None:
-            left = row.intended_at + timedelta(seconds=SEND_WITHIN) - at
-            _require(left < timedelta(0), f"it may still be on its way; say so again in {SEND_WITHIN:.0f} s")
-        past = row.past if row.attempt is None else (*row.past, row.attempt)
+        assert row.attempt is not None  # noqa: S101  # only a stray id leaves a doubt without one
+        assert row.intended_at is not None  # noqa: S101  # nor without this
+        left = row.intended_at + timedelta(seconds=SEND_WITHIN) - at
+        _require(left < timedelta(0), f"it may still be on its way; say so again in {SEND_WITHIN:.0f} s")
+        past = (*row.past, row.attempt)
         reason = f"not called, says {who}"
         return attrs.evolve(row, state=RowState.QUEUED, attempt=None, intended_at=None, past=past, reason=reason)
 

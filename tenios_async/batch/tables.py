@@ -64,11 +64,11 @@ STANDING: Final = (
     "state, attempt, past, intended_at, callback_id, placed_at, status, since, ended_at, reason, stray_id, polls"
 )
 ROW: Final = f"id, {REQUEST}, request_sum, {STANDING}, standing_sum"
-INSERT: Final = f"INSERT OR IGNORE INTO calls ({ROW}) VALUES (NULL{', ?' * ROW.count(',')})"  # noqa: S608
-LOAD: Final = f"SELECT {STANDING}, standing_sum FROM calls WHERE id = ?"  # noqa: S608
-SAVE: Final = f"UPDATE calls SET {STANDING.replace(',', ' = ?,')} = ?, standing_sum = ? WHERE id = ?"  # noqa: S608
+INSERT: Final = f"INSERT OR IGNORE INTO calls ({ROW}) VALUES (NULL{', ?' * ROW.count(',')})"  # noqa: S608  # names of columns, of this file
+LOAD: Final = f"SELECT {STANDING}, standing_sum FROM calls WHERE id = ?"  # noqa: S608  # names of columns, of this file
+SAVE: Final = f"UPDATE calls SET {STANDING.replace(',', ' = ?,')} = ?, standing_sum = ? WHERE id = ?"  # noqa: S608  # names of columns, of this file
 DAMAGED: Final = (
-    f"SELECT id FROM calls WHERE checksum({REQUEST}) != request_sum OR checksum({STANDING}) != standing_sum"  # noqa: S608
+    f"SELECT id FROM calls WHERE checksum({REQUEST}) != request_sum OR checksum({STANDING}) != standing_sum"  # noqa: S608  # names of columns, of this file
 )
 """Where the function is known to SQLite: the rows that are not what was written."""
 

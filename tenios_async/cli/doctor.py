@@ -50,9 +50,10 @@ async def examine(connection: Connection, output: Output, *, config_id: str | No
     )
     if problem is not None:
         raise problem
-    if tenios is not None and callback is not None:
+    assert tenios is not None  # noqa: S101  # or that is the problem
+    if callback is not None:
         await ask(tenios, callback, output, timeout=None)
-    elif tenios is not None:
+    else:
         async with tenios:  # says whether the proxy can be used
             pass
     return Exit.OK

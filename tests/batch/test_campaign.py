@@ -104,6 +104,34 @@ async def test_a_campaign_that_runs_takes_no_contacts_and_no_second_run(contacts
 
 
 @pytest.mark.asyncio
+async def test_a_campaign_runs_once_at_a_time_and_can_be_stopped(contacts, path):
+    """What is open when it is stopped is followed to its end, and the next run calls the others."""
+    Campaign.create(path, contacts(*N), **OPTIONS)
+    service = Service(script=Script.talk(), speed=1000)
+    async with (
+        SimulatorServer(service) as server,
+        TeniosClient("key", base_url=server.base_url) as client,
+        Campaign(path) as campaign,
+    ):
+        campaign.stop("nobody runs it yet: nothing is stopped")
+        refused = []
+
+        async def stop_at_the_first_sight(row, transition):
+            with pytest.raises(RuntimeError, match="running already") as error:
+                await campaign.run(client)
+            refused.append(error)
+            campaign.stop("enough")
+
+        progress = await campaign.run(client, concurrency=1, hook=stop_at_the_first_sight, polling=Polling(speed=1000))
+        assert refused
+        assert (progress.finished.total(), progress.queued, progress.stopped) == (1, 9, "enough")
+        assert service.inits.total() == 1
+        progress = await campaign.run(client, polling=Polling(speed=1000))
+        assert (progress.finished.total(), progress.queued) == (10, 0)
+    service.assert_nobody_called_twice()
+
+
+@pytest.mark.asyncio
 async def test_a_path_that_is_mistyped_calls_nobody(tmp_path):
     with pytest.raises(LedgerRefused, match="there is no ledger"):
         await Campaign(tmp_path / "campaing.db").__aenter__()

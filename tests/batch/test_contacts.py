@@ -71,7 +71,7 @@ def test_columns_by_name(read):
 @pytest.mark.parametrize(
     ("content", "columns", "line", "says"),
     [
-        ("", None, 1, "empty"), ("callback_number\n", None, 1, "no contacts"), ("name\nA\n", None, 1, "--column"),
+        ("", None, 1, "empty"), ('"callback_number', None, 1, "header"), ("callback_number\n", None, 1, "no contacts"), ("name\nA\n", None, 1, "--column"),
         (f"phone,mobile\n{N1},{N2}\n", None, 1, "--column"), ("a,a,callback_number\n", None, 1, "name of its own"),
         ("a,,callback_number\n", None, 1, "name of its own"),
         (f"callback_number\n{N1}\n", {"delay": "Wartezeit"}, 1, "'Wartezeit'; there are callback_number"),

@@ -21,6 +21,9 @@ def at(text):
     [
         ("9-18", "2026-11-23 09:00", True), ("9-18", "2026-11-23 08:59:59", False), ("9-18", "2026-11-23 17:59:59", True),
         ("9-18", "2026-11-23 18:00", False), ("9:30-12,13-18", "2026-11-23 12:30", False), ("9:30-12, 13-18", "2026-11-23 13:00", True),
+        ("Fri-Mon 9-18", "2026-11-30 11:00", True), ("Fri-Mon 9-18", "2026-12-01 11:00", False),
+        ("9-9:59", "2026-11-23 09:58", True), ("9-9:59", "2026-11-23 09:59", False),
+        ("9:30-12", "2026-11-23 09:29", False), ("9:30-12", "2026-11-23 09:30", True), ("9-9:30", "2026-11-23 09:29", True),
         ("22-6", "2026-11-23 23:00", True), ("22-6", "2026-11-23 05:59", True), ("22-6", "2026-11-23 12:00", False),
         ("Mon-Fri 9-18; Sat 10-14", "2026-11-28 11:00", True), ("Mon-Fri 9-18; Sat 10-14", "2026-11-29 11:00", False),
         ("Mon,Wed 9-18", "2026-11-24 11:00", False), ("Fri-Mon 9-18", "2026-11-29 11:00", True), ("Fri 22-6", "2026-11-28 05:00", True),
@@ -33,10 +36,33 @@ def test_open(hours, moment, is_open):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "9", "9-9", "24-5", "25-26", "9:60-10", "9-18;", "Mo-Fr 9-18", "Xyz 9-18", "9-18 Mon", "nine-ten", "9-18-20"],
+    [
+        "",
+        "9",
+        "9-9",
+        "24-5",
+        "25-26",
+        "9:60-10",
+        "9:60-12",
+        "24:01-25",
+        "9-18;",
+        "Mo-Fr 9-18",
+        "Xyz 9-18",
+        "Xyz-Mon 9-18",
+        "Mon-Xyz 9-18",
+        "9-18 Mon",
+        "nine-ten",
+        "9-18-20",
+    ],
 )
 def test_what_are_no_hours(text):
     with pytest.raises(ValueError, match=r"hours|time|day|beginning"):
+        Hours.parse(text, tz="Europe/Berlin")
+
+
+@pytest.mark.parametrize(("text", "time"), [("9:60-12", "9:60"), ("25-26", "25:00")])
+def test_a_time_that_there_is_not_is_named(text, time):
+    with pytest.raises(ValueError, match=f"there is no time {time}"):
         Hours.parse(text, tz="Europe/Berlin")
 
 
@@ -58,6 +84,11 @@ def test_no_such_zone(tz):
 )
 def test_opens_at(hours, now, opens):
     assert Hours.parse(hours, tz="Europe/Berlin").opens_at(at(now)).isoformat() == opens
+
+
+def test_hours_without_any_are_not_waited_for():
+    with pytest.raises(ValueError, match="never open"):
+        Hours(frozenset(), BERLIN).opens_at(at("2026-03-28 12:00"))
 
 
 def test_a_window_that_is_skipped_every_year_is_found_a_week_later():

@@ -83,6 +83,18 @@ def test_what_may_be_called_must_be_said(region, prefixes, says):
         Numbers(region, prefixes)
 
 
+def test_without_a_region_a_number_has_its_bounds_and_white_space_is_none_of_it():
+    assert Numbers(prefixes=["+49"]).normalise(" +49301234 ") == "+49301234"
+    with pytest.raises(ValueError, match=r"E\.164"):
+        Numbers(prefixes=["+49"]).normalise("+4930123")
+
+
+def test_what_the_extra_knows_to_be_dear_is_not_called():
+    assert Numbers("FR").normalise("01 42 68 53 00") == "+33142685300"
+    with pytest.raises(ValueError, match="premium"):
+        Numbers("FR").normalise("0892 12 34 56")
+
+
 def test_without_the_extra_a_region_is_one_clear_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "phonenumbers", None)
     with pytest.raises(ValueError, match=r"tenios_async\[phone\]"):
@@ -90,7 +102,9 @@ def test_without_the_extra_a_region_is_one_clear_line(monkeypatch):
     assert Numbers(prefixes=["+49"]).normalise("+49221123456") == "+49221123456"
 
 
-@given(st.text(max_size=30))
+@given(
+    st.text(max_size=30) | st.from_regex(r"(\+49|0049|0)[ /]?\(?[1-9][0-9]{1,3}\)?[ /-]?[0-9 ]{4,9}", fullmatch=True)
+)
 def test_any_text_is_a_number_that_stays_as_it_is_or_a_value_error(text):
     for numbers in (GERMAN, Numbers(prefixes=["+4"])):
         try:
@@ -104,6 +118,13 @@ def test_an_opt_out_list(tmp_path):
     path = tmp_path / "opt-out.csv"
     path.write_text("\ufeffnumber;why\n0221 123456;asked\n# a comment\n\n+41446681800 # also abroad\n'+49221123457\n")
     assert read_opt_outs(path, GERMAN) == {"+49221123456", "+41446681800", "+49221123457"}
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_an_opt_out_list_without_a_header(tmp_path, mark):
+    path = tmp_path / "opt-out"
+    path.write_text(f"{mark}0221 123456\n0221 123457\n")
+    assert read_opt_outs(path, GERMAN) == {"+49221123456", "+49221123457"}
 
 
 @pytest.mark.parametrize(("line", "says"), [("0221 CALLME", "line 2"), ("12", "line 2"), ("\udcff", "UTF-8")])

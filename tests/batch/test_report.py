@@ -111,8 +111,8 @@ class Balanced(HTMLParser):
         if tag != "meta":
             self.open.append(tag)
         asked = [name for name, _ in attributes if name in ("src", "href", "style", "action") or name.startswith("on")]
-        if tag in ("script", "link", "img", "iframe", "object", "base", "a", "form") or asked:
-            self.suspicious.append((tag, asked))
+        is_active = tag in ("script", "link", "img", "iframe", "object", "base", "a", "form")
+        self.suspicious += [(tag, asked)] * (is_active or bool(asked))
 
     def handle_startendtag(self, tag, attributes):
         self.handle_starttag(tag, attributes)

@@ -40,6 +40,8 @@ ROWS = {
     "PLACED": Standing(RowState.PLACED, OURS, intended_at=NOW, callback_id=10, placed_at=NOW),
     "REFUSED": Standing(RowState.REFUSED, OURS, intended_at=NOW, reason="X", ended_at=NOW),
     "UNKNOWN": Standing(RowState.UNKNOWN, OURS, intended_at=NOW, reason="X"),
+    "REFUSED, left out": Standing(RowState.REFUSED, reason="opted out", ended_at=NOW),
+    "UNKNOWN, by a stray": Standing(RowState.UNKNOWN, past=(PAST,), reason="X", stray_id=10),
     "FINISHED": Standing(RowState.FINISHED, OURS, callback_id=10, status=CallbackStatus.DISCONNECTED, ended_at=NOW),
     "FINISHED unobserved": Standing(RowState.FINISHED, OURS, reason="called, says A", ended_at=NOW),
 }
@@ -54,7 +56,7 @@ MOVES = {
          "FINISHED unobserved": "PLACED"},
     ),
     "place, of another": (place(ANOTHER, CALLBACK), {}),
-    "place, of a past one": (place(PAST, CALLBACK), {"QUEUED again": "UNKNOWN", "SENDING again": "SENDING"}),
+    "place, of a past one": (place(PAST, CALLBACK), {"QUEUED again": "UNKNOWN", "SENDING again": "SENDING", "UNKNOWN, by a stray": "UNKNOWN"}),
     "refuse": (refuse(OURS, "BAD", NOW), {"SENDING": "REFUSED", "SENDING again": "REFUSED", "UNKNOWN": "REFUSED"}),
     "refuse, of another": (refuse(ANOTHER, "BAD", NOW), {}),
     "doubt": (doubt(OURS, "lost"), {"SENDING": "UNKNOWN", "SENDING again": "UNKNOWN"}),
@@ -64,8 +66,8 @@ MOVES = {
     "see it end": (see(OURS, CallbackStatus.DISCONNECTED, NOW, 1), {"PLACED": "FINISHED", "FINISHED": "FINISHED", "FINISHED unobserved": "FINISHED"}),
     "see, of another": (see(ANOTHER, CallbackStatus.DISCONNECTED, NOW, 1), {}),
     "lose": (lose(OURS, "gone", NOW), {"PLACED": "FINISHED", "FINISHED": "FINISHED", "FINISHED unobserved": "FINISHED"}),
-    "called": (called("A", NOW, None), {"UNKNOWN": "FINISHED"}),
-    "called, with its id": (called("A", NOW, CALLBACK), {"UNKNOWN": "PLACED"}),
+    "called": (called("A", NOW, None), {"UNKNOWN": "FINISHED", "UNKNOWN, by a stray": "FINISHED"}),
+    "called, with its id": (called("A", NOW, CALLBACK), {"UNKNOWN": "PLACED", "UNKNOWN, by a stray": "PLACED"}),
     "not called": (not_called("A", LATER), {"UNKNOWN": "QUEUED"}),
 }  # fmt: skip
 
@@ -86,13 +88,27 @@ def test_what_has_ended_stays_as_it_is():
         assert move(ROWS["FINISHED"]) == ROWS["FINISHED"]
 
 
+def test_a_row_that_was_given_back_is_nobodys():
+    assert withdraw(OURS)(ROWS["SENDING"]) == Standing()
+    assert withdraw(OURS)(ROWS["SENDING again"]) == Standing(past=(PAST,))
+
+
+def test_a_state_is_as_old_as_its_first_sight_and_polls_are_counted():
+    assert ROWS["PLACED"].polls == 0
+    first = see(OURS, CallbackStatus.CALLING_A, NOW, 1)(ROWS["PLACED"])
+    again = see(OURS, CallbackStatus.CALLING_A, LATER, 2)(first)
+    assert (first.since, again.since, again.polls) == (NOW, NOW, 2)
+    end = see(OURS, CallbackStatus.DISCONNECTED, LATER, 3)(again)
+    assert (end.since, end.ended_at, end.polls) == (LATER, LATER, 3)
+
+
 def test_not_called_is_refused_while_it_may_still_leave():
     row = ROWS["UNKNOWN"]
     with pytest.raises(IllegalMove, match="on its way"):
-        not_called("A", NOW + timedelta(seconds=SEND_WITHIN))(row)
+        not_called("A", NOW + timedelta(seconds=10))(row)
     with pytest.raises(IllegalMove, match="on its way"):
         not_called("A", NOW - timedelta(hours=1))(row)  # a clock that was set back
-    back = not_called("A", NOW + timedelta(seconds=SEND_WITHIN + 1))(row)
+    back = not_called("A", NOW + timedelta(seconds=10, milliseconds=1))(row)
     assert (back.attempt, back.past, back.intended_at) == (None, (OURS,), None)
 
 
@@ -103,6 +119,7 @@ def test_an_id_of_a_past_attempt_freezes_the_row():
     back = withdraw(OURS)(frozen)
     assert back.state is RowState.UNKNOWN
     assert "10" in back.reason
+    assert (back.attempt, back.intended_at) == (None, None)
     with pytest.raises(IllegalMove, match="10"):
         not_called("A", LATER)(back)
     assert called("A", LATER, None)(back).state is RowState.FINISHED

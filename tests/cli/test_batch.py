@@ -62,6 +62,9 @@ def test_create_says_what_it_took_and_calls_nobody(ledger, tenios, service, tmp_
         (["create", "contacts.csv", "new.db", "--prefix", "+41", "--max-bad", "2"], "Nothing was taken"),
         (["run", "missing.db"], "there is no ledger"), (["run", "contacts.csv"], "not a ledger"),
         (["status", "missing.db"], "there is no ledger"), (["report", "missing.db", "x.html"], "there is no ledger"),
+        (["create", "contacts.csv", "new.db", "--prefix", "+49", "--config-id", ""], "--config-id"),
+        (["run", "campaign.db", "--tz", "Europe/Berlin"], "give both"),
+        (["resolve", "campaign.db", "--line", "2", "--called", "7", "--called", "8"], "one id"),
         (["run", "campaign.db", "--rate", "fast"], "5/s"), (["run", "campaign.db", "--hours", "9-18"], "--tz"),
         (["run", "campaign.db", "--hours", "late", "--tz", "Europe/Berlin"], "hours"), (["run", "campaign.db", "--max-unknown", "200%"], "5%"),
         (["run", "campaign.db", "--concurrency", "0"], "concurrency"), (["export", "campaign.db", "x.xls"], ".csv"),
@@ -118,6 +121,18 @@ def test_a_rehearsal_calls_nobody(ledger, tenios, service, tmp_path):
     assert "stop file" in done.out
     (event,) = tenios("batch", "run", "campaign.db", *options, "--json").events
     assert (event["would_call"], event["seconds"], event["is_stopped"]) == (3, 6, True)
+
+
+def test_a_rehearsal_says_when_the_hours_begin(ledger, tenios, service):
+    in_three_days = f"{datetime.now(UTC) + timedelta(days=3):%a} 9-10"
+    options = ("--dry-run", "--hours", in_three_days, "--tz", "UTC")
+    done = show(tenios("batch", "run", "campaign.db", *options))
+    assert "09:00 UTC, by the hours" in done.out
+    (event,) = tenios("batch", "run", "campaign.db", *options, "--json").events
+    opens_at = datetime.fromisoformat(event["opens_at"])
+    assert (opens_at.hour, opens_at.minute) == (9, 0)
+    assert opens_at > datetime.now(UTC)
+    assert not service.inits
 
 
 def test_a_rehearsal_knows_who_opted_out(ledger, tenios, service, tmp_path):

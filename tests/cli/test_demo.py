@@ -5,6 +5,7 @@ import importlib.util
 import io
 from pathlib import Path
 
+import looptime
 import pytest
 from rich.console import Console
 
@@ -60,6 +61,12 @@ def test_the_demo_fails_when_a_call_is_not_placed(environment, tenios):
     assert "a phone may ring" in done.err
 
 
+def run_in_no_time(main):
+    """In virtual time, by which a simulator in this process goes too."""
+    with asyncio.Runner(loop_factory=lambda: looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)) as runner:
+        return runner.run(main)
+
+
 def test_a_watch_on_a_terminal_spins_below_its_lines(screen):
     """And a state nobody knows is shown as itself, whatever it holds."""
     output, file = screen
@@ -73,7 +80,7 @@ def test_a_watch_on_a_terminal_spins_below_its_lines(screen):
             simulator.client(), Callback(callback.id), output, polling=Polling.fixed(0.03), timeout=None
         )
 
-    assert asyncio.run(follow()) == 0
+    assert run_in_no_time(follow()) == 0
     assert "[red]NEW[/]" in file.getvalue()
     assert "a state this version does not know" in file.getvalue()
 
@@ -89,7 +96,7 @@ def test_a_step_back_is_said():
         callback = Callback(10, status="CONNECTED")
         return await calls.follow(simulator.client(), callback, output, polling=Polling.fixed(0.03), timeout=None)
 
-    assert asyncio.run(follow()) == 0
+    assert run_in_no_time(follow()) == 0
     assert "after CONNECTED" in file.getvalue()
 
 

@@ -117,13 +117,20 @@ def test_help_that_nobody_reads_is_141(start, arguments):
     code, _, err = _end(start(*arguments, stdout=writer))
     os.close(writer)
     assert (code, err) == (141, "")
-    if Path("/dev/full").exists():
-        with Path("/dev/full").open("w") as full:
-            code, _, err = _end(start(*arguments, stdout=full))
-        assert (code, err) == (141, "")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+
+
+@full_disk
+@pytest.mark.parametrize("arguments", HELP, ids=" ".join)
+def test_help_that_finds_no_room_is_141(start, arguments):
+    with Path("/dev/full").open("w") as full:
+        code, _, err = _end(start(*arguments, stdout=full))
+    assert (code, err) == (141, "")
+
+
+@full_disk
 def test_a_full_disk_leaves_the_token_on_standard_error(configured, service, start):
     for option in ((), ("--json",), ("--watch",)):
         with Path("/dev/full").open("w") as full:

@@ -99,6 +99,34 @@ def test_a_retry_after_holds_everybody(rate):
     assert turns(pace, 100) == [(30.0, "a")]
 
 
+def test_a_second_refusal_halves_what_is_left_and_recovers_from_there():
+    pace = Pace(Rate(20), 0.0)
+    pace.refused(0.0, None)
+    pace.refused(2.0, None)
+    assert [pace.rate(at) for at in (2.0, 3.0, 8.5)] == [7.0, 9.0, 20.0]
+
+
+def test_calls_leave_the_rest_to_looks_and_half_at_least():
+    pace = Pace(Rate(10), 0.0)
+    assert pace.rate_for_looks(0.0) == 10
+    queue(pace, CALL, *range(100))
+    pace.go(0.0)
+    assert pace.rate_for_looks(0.0) == pytest.approx(10 - 1 / 10), "one call in the ten seconds that count"
+    assert pace.rate_for_looks(10.0) == pytest.approx(10 - math.exp(-1) / 10), "it counts the less the older it is"
+    pace.go(10.0)
+    assert pace.rate_for_looks(10.0) == pytest.approx(10 - (1 + math.exp(-1)) / 10)
+    turns(pace, 100, now=10.0)
+    assert pace.rate_for_looks(19.7) == 5
+    assert pace.rate_for_looks(1000.0) == pytest.approx(10)
+
+
+def test_where_there_is_no_limit_looks_have_none():
+    pace = Pace(None, 0.0)
+    queue(pace, CALL, "a", "b")
+    turns(pace, 0)
+    assert pace.rate_for_looks(0.0) == math.inf
+
+
 def test_no_limit():
     pace = Pace(None, 0.0)
     queue(pace, LOOK, "a", "b")

@@ -28,6 +28,7 @@ from tenios_async import (
     WatchTimeout,
     mask_number,
 )
+from tenios_async._models import as_callback
 
 NUMBER = "+491234567890"
 
@@ -77,6 +78,23 @@ def test_a_config_id_is_text(config_id):
         CallbackRequest(config_id, NUMBER)
 
 
+def test_a_request_at_each_of_its_bounds():
+    request = CallbackRequest("x" * 256, NUMBER, 2**31 - 1, "x" * 16_000)
+    assert (len(request.callback_config_id), request.delay, len(request.agent_announcement)) == (256, 2**31 - 1, 16_000)
+    assert Callback("x" * 64).id == "x" * 64
+    for key in "0123456789*#":
+        assert CallbackRequest("c", NUMBER, dtmf_key_to_trigger_customer_call=key)
+
+
+def test_a_request_without_a_delay_is_called_at_once():
+    assert CallbackRequest("c", NUMBER).delay == 0
+
+
+def test_a_request_says_whether_it_has_an_announcement():
+    assert "agent_announcement=None" in repr(CallbackRequest("c", NUMBER))
+    assert "agent_announcement='...'" in repr(CallbackRequest("c", NUMBER, agent_announcement="x"))
+
+
 def test_a_request_masks_the_number_and_the_text():
     shown = repr(CallbackRequest("config", NUMBER, agent_announcement="Frau Beispiel"))
     assert "+49*******890" in shown
@@ -85,7 +103,8 @@ def test_a_request_masks_the_number_and_the_text():
 
 
 @pytest.mark.parametrize(
-    ("number", "masked"), [(NUMBER, "+49*******890"), ("+1234567", "+12**567"), ("+12345", "******"), ("", "")]
+    ("number", "masked"),
+    [(NUMBER, "+49*******890"), ("+1234567", "+12**567"), ("+123456", "+12*456"), ("+12345", "******"), ("", "")],
 )
 def test_masking(number, masked):
     assert mask_number(number) == masked
@@ -116,6 +135,22 @@ def test_a_token_brings_back_the_callback(callback):
     assert "\n" not in token
     assert Callback.from_json(token) == callback
     assert Callback.from_json(token.encode()) == callback
+
+
+def test_a_token_that_another_release_wrote_is_read():
+    written = (
+        '{"v": 1, "id": 10, "callback_config_id": "config", "delay": 30, "placed_at": "2026-01-01T12:00:00+00:00",'
+        ' "status": "CALLING_A"}'
+    )
+    callback = Callback(10, "config", 30, datetime(2026, 1, 1, 12, tzinfo=UTC), CallbackStatus.CALLING_A)
+    assert Callback.from_json(written) == callback
+    assert callback.to_json() == written
+
+
+def test_a_configuration_id_in_a_token_has_the_bound_of_one_in_a_request():
+    assert Callback.from_json(Callback(1, "x" * 256).to_json()).callback_config_id == "x" * 256
+    with pytest.raises(ValueError, match="damaged: callback_config_id"):
+        Callback.from_json(Callback(1, "x" * 257).to_json())
 
 
 @given(st.text() | st.binary() | st.none() | st.recursive(st.none() | st.text(), st.lists).map(json.dumps))
@@ -194,6 +229,59 @@ def test_bad_credentials_names_both_causes():
     text = str(BadCredentials(400, "BAD_CREDENTIALS"))
     assert "access key" in text
     assert "configuration id" in text
+
+
+async def before():
+    pass
+
+
+def at():
+    pass
+
+
+@pytest.mark.parametrize(
+    ("hooks", "says"),
+    [
+        ({"before_send": 5}, "before_send must be a function"),
+        ({"at_send": "now"}, "at_send must be a function"),
+        ({"at_send": before}, "at_send must be a plain function"),
+    ],
+)
+def test_what_cannot_be_called_is_refused_before_anything_is_sent(hooks, says):
+    with pytest.raises(ValueError, match=says):
+        CallbackAttempt(**hooks)
+
+
+def test_an_attempt_begins_empty_and_is_itself():
+    attempt = CallbackAttempt(before, at_send=at)
+    assert repr(attempt) == "CallbackAttempt(outcome=None, callback=None, error=None)"
+    assert attempt != CallbackAttempt(before, at_send=at)
+    for name in ("outcome", "callback", "error"):
+        with pytest.raises(TypeError, match=name):
+            CallbackAttempt(**{name: None})
+    with pytest.raises(TypeError):
+        CallbackAttempt(before, at)
+
+
+def test_an_attempt_keeps_what_became_of_it():
+    attempt, error = CallbackAttempt(), RateLimited(429)
+    attempt.begin()
+    attempt.settle(AttemptOutcome.PLACED, callback=Callback(10))
+    assert (attempt.outcome, attempt.callback, attempt.error) == (AttemptOutcome.PLACED, Callback(10), None)
+    attempt.settle(AttemptOutcome.REFUSED, error=error)
+    assert (attempt.outcome, attempt.callback, attempt.error) == (AttemptOutcome.REFUSED, None, error)
+
+
+def test_a_callback_may_be_handed_in_as_its_id():
+    callback = Callback(10, "config")
+    assert as_callback(callback) is callback
+    assert as_callback(10) == Callback(10)
+    assert as_callback("10").key == callback.key
+
+
+@pytest.mark.parametrize(("status", "ends"), [("CALLING_A", False), ("CALL_A_FAILED", True)])
+def test_a_transition_says_whether_it_is_the_last(status, ends):
+    assert attrs.evolve(TRANSITION, status=CallbackStatus(status)).is_terminal is ends
 
 
 def test_an_attempt_is_for_one_use():

@@ -58,6 +58,7 @@ def run(watch, answer, *, until=100_000.0):
         came = None
         match action:
             case Poll():
+                assert now not in polls, "two polls in one instant"
                 polls.append(now)
                 got = answer(now)
                 came = CallbackStatus(got) if isinstance(got, str) else got
@@ -68,6 +69,8 @@ def run(watch, answer, *, until=100_000.0):
                 emitted.append(transition)
             case Stop(error):
                 return polls, emitted, error
+            case _:
+                pytest.fail(f"{action!r} is nothing to do")
         assert now <= until, "it never ends"
 
 
@@ -91,6 +94,12 @@ def test_a_jump_is_one_transition_with_what_was_skipped():
     assert last.callback.status == "DISCONNECTED"
 
 
+def test_not_before_is_the_look_before():
+    _, emitted, _ = run(machine(polling=Polling.fixed(2)), lambda now: "CALLING_A" if now < 7 else "CALL_A_FAILED")
+    assert emitted[-1].observed_at - emitted[-1].not_before == timedelta(seconds=2)
+    assert emitted[-1].elapsed == 8
+
+
 def test_the_first_sight_is_relative_to_requested():
     _, emitted, _ = run(machine(), lambda _: "CALL_B_FAILED")
     assert emitted[0].skipped == ("ACCEPTED", "CALLING_A", "CALLING_B")
@@ -99,13 +108,14 @@ def test_the_first_sight_is_relative_to_requested():
 
 @attrs.frozen
 class Told(Polling):
-    """Looks every two seconds and writes down what it was told about the state."""
+    """Looks every two seconds, or as often as it is made to, and writes down what it was told about the state."""
 
     told: list = attrs.field(factory=list, eq=False)
+    every: float = 2.0
 
     def next_look(self, status, *, seen_for, began_within, delay_left, **_):
         self.told.append((str(status), seen_for, began_within, delay_left))
-        return 2.0
+        return self.every
 
 
 def test_the_schedule_is_told_the_state_its_time_and_how_closely_its_beginning_is_known():
@@ -189,6 +199,31 @@ def test_five_failures_are_needed_however_long_they_take():
     assert type(ended) is WatchInterrupted
 
 
+@pytest.mark.parametrize(
+    ("apart", "polls"), [(30.0, [0, 30, 60, 90, 120]), (29.75, [0, 29.75, 59.5, 89.25, 119, 148.75])]
+)
+def test_an_outage_that_lasts_exactly_120_s_is_long_enough(apart, polls):
+    asked, _, _ = run(machine(polling=Polling.fixed(1)), lambda _: RateLimited(429, retry_after=apart))
+    assert asked == polls
+
+
+def test_failed_polls_are_doubled_apart_from_a_second_to_15():
+    polls, _, _ = run(machine(polling=Polling.fixed(0.5)), lambda _: ServerError(500))
+    assert polls[:7] == [0, 1, 3, 7, 15, 30, 45]
+
+
+@pytest.mark.parametrize(("chance", "first"), [(0.0, 1.0), (0.5, 0.875), (1.0, 0.75)])
+def test_jitter_brings_the_next_poll_a_quarter_nearer_at_most(chance, first):
+    watch = machine(polling=Told(every=0.25), chance=chance)
+    assert watch.step(0.0, ServerError(500)) == Sleep(first)
+
+
+def test_a_failed_poll_is_made_again_within_15_s_however_slow_the_schedule_is():
+    answers = iter(["CALLING_A", ServerError(500), "DISCONNECTED"])
+    polls, _, _ = run(machine(polling=Polling.fixed(60)), lambda _: next(answers))
+    assert polls == [0, 60, 75]
+
+
 def test_one_success_begins_a_new_row():
     def answer(now):
         return ServerError(500) if now < 100 or 115 < now < 200 else "DISCONNECTED" if now > 200 else "CALLING_A"
@@ -204,7 +239,7 @@ def test_a_stretch_moves_the_next_look():
     assert [watch.restretch(stretch) for stretch in (3.0, 1.5, 1.0)] == [30, 15, 10]
     assert watch.wait == 10
     watch.restretch(4.0)
-    watch.step(40.0, CallbackStatus.CALLING_A)
+    assert watch.step(40.0, CallbackStatus.CALLING_A) == Sleep(80.0), "it holds for the looks to come too"
     assert watch.restretch(4.0) == 80
     assert watch.wait == 10
 
@@ -214,6 +249,57 @@ def test_a_stretch_is_not_of_the_delay():
     watch.step(0.0, CallbackStatus.ACCEPTED)
     assert 100 < watch.wait < 105
     assert watch.restretch(5.0) == pytest.approx(100 + 5 * (watch.wait - 100))
+
+
+def test_a_stretch_is_of_all_of_the_wait_once_the_delay_is_over_or_where_delays_mean_nothing():
+    watch = machine(Callback(1, delay=3, placed_at=EPOCH), Told(every=8.0), age=0.0)
+    watch.step(10.0, CallbackStatus.ACCEPTED)
+    assert watch.restretch(2.0) == 26
+    watch = machine(Callback(1, delay=100, placed_at=EPOCH), Polling.fixed(10), age=0.0)
+    watch.step(0.0, CallbackStatus.ACCEPTED)
+    assert watch.restretch(3.0) == 30
+
+
+def test_what_is_left_of_a_delay_counts_from_the_last_look():
+    watch = machine(Callback(1, delay=100, placed_at=EPOCH), Told(every=95.0), age=0.0)
+    watch.step(10.0, CallbackStatus.ACCEPTED)
+    assert watch.restretch(3.0) == 10 + 90 + 3 * 5
+
+
+def test_a_look_may_come_early_by_a_fifth_of_what_is_neither_delay_nor_fixed_nor_after_a_failure():
+    watch = machine(Callback(1, delay=100, placed_at=EPOCH), Told(every=110.0), age=0.0)
+    assert (watch.wait, watch.slack) == (0, 0), "before the first look there is none"
+    watch.step(0.0, CallbackStatus.ACCEPTED)
+    assert watch.slack == pytest.approx(2)
+    watch.step(110.0, ServerError(500))
+    assert watch.slack == 0
+    watch = machine(polling=Polling.fixed(10))
+    watch.step(0.0, CallbackStatus.CALLING_A)
+    assert watch.slack == 0
+
+
+def test_a_first_look_waits_two_seconds_for_each_one_above_a_stretch_of_one():
+    watch = machine(polling=Polling.fixed(10))
+    assert [watch.restretch(stretch) for stretch in (1.0, 1.5, 4.0)] == [0, 1, 6]
+
+
+def test_which_stretch_would_make_a_look_due():
+    watch = machine(Callback(1, delay=100, placed_at=EPOCH), Told(every=95.0), age=0.0)
+    assert watch.due_at_stretch(5.0) == 0, "there was no look yet"
+    watch.step(10.0, CallbackStatus.ACCEPTED)
+    assert [watch.due_at_stretch(now) for now in (100.0, 105.0, 115.0)] == [0, 1, 3]
+    watch.step(105.0, ServerError(500))
+    assert watch.due_at_stretch(115.0) == 0, "what follows a failure is not stretched"
+    watch = machine(Callback(1, delay=100, placed_at=EPOCH), Told(every=90.0), age=0.0)
+    watch.step(10.0, CallbackStatus.ACCEPTED)
+    assert watch.due_at_stretch(115.0) == 0, "it is all delay"
+
+
+def test_a_look_that_would_be_beyond_the_end_does_not_come_early():
+    for timeout, slack in ((20.0, 0.0), (20.5, 4.0)):
+        watch = machine(polling=Told(every=20.0), timeout=timeout)
+        watch.step(0.0, CallbackStatus.CALLING_A)
+        assert watch.slack == slack
 
 
 def test_nor_of_what_follows_a_failure():
@@ -238,6 +324,12 @@ def test_not_found_passes_for_30_s_after_placing(age, last):
     assert len(polls) == 1 or polls[-2] < last
 
 
+@pytest.mark.parametrize(("age", "passes"), [(29.75, True), (30.0, False)])
+def test_not_found_ends_it_from_the_very_30th_second_on(age, passes):
+    watch = machine(Callback(1, placed_at=EPOCH), Polling.fixed(2), age=age)
+    assert isinstance(watch.step(0.0, NotFound(404)), Sleep if passes else Stop)
+
+
 def test_any_other_refusal_ends_it_at_once():
     polls, _, ended = run(machine(), lambda _: BadCredentials(400, "BAD_CREDENTIALS"))
     assert polls == [0]
@@ -260,6 +352,46 @@ def test_the_time_is_up():
     assert type(ended) is WatchTimeout
     assert ended.last is emitted[0]
     assert max(polls) < 25
+
+
+@pytest.mark.parametrize(
+    ("answers", "known"),
+    [
+        ([], "no poll was answered in it"),
+        (["CALLING_A"], "the callback is still under way"),
+        ([ServerError(500)], "no poll has succeeded; the last failed with: TENIOS failed to answer (HTTP 500)"),
+        (["CALLING_A", ServerError(500)], "its last poll failed with: TENIOS failed to answer (HTTP 500)"),
+        ([ServerError(500), "CALLING_A"], "the callback is still under way"),
+    ],
+)
+def test_when_the_time_is_up_the_error_says_what_is_known(answers, known):
+    watch = machine(timeout=25)
+    for at, answer in enumerate(answers):
+        watch.step(at, CallbackStatus(answer) if isinstance(answer, str) else answer)
+    stop = watch.step(25.0)
+    assert known in str(stop.error)
+    assert stop.error.cause is (answers[-1] if answers and isinstance(answers[-1], ServerError) else None)
+
+
+def test_an_outage_that_ends_it_is_told_in_polls_and_seconds():
+    _, _, ended = run(
+        machine(polling=Polling.fixed(100)), lambda now: "CALLING_A" if not now else RateLimited(429, retry_after=100.0)
+    )
+    assert "5 polls in a row have failed in 400 s" in str(ended)
+
+
+def test_a_millisecond_is_too_short_to_sleep_and_no_time_to_poll_in():
+    assert machine(timeout=0.001).step(0.0) == Poll(0.001, 0.001)
+    assert isinstance(machine(timeout=0.0009).step(0.0), Stop)
+    for every, action in ((0.001, Sleep(0.001)), (0.0009, Poll(10.0, 7200.0))):
+        watch = machine(Callback(1, status=CallbackStatus.CALLING_A), Told(every=every))
+        assert watch.step(0.0, CallbackStatus.CALLING_A) == action
+
+
+def test_a_watch_that_was_closed_wants_nothing_more():
+    watch = machine()
+    watch.close()
+    assert watch.step(0.0) == watch.step(1.0, CallbackStatus.CONNECTED) == Stop(None)
 
 
 def test_a_poll_gets_no_more_time_than_is_left():

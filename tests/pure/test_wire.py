@@ -24,7 +24,18 @@ from tenios_async import (
     ServerError,
     TeniosError,
 )
-from tenios_async._wire import AccessKey, Body, Reply, init_body, parse_base_url, parse_init, parse_status, status_body
+from tenios_async._wire import (
+    MAX_BODY,
+    AccessKey,
+    Body,
+    Reply,
+    init_body,
+    is_address,
+    parse_base_url,
+    parse_init,
+    parse_status,
+    status_body,
+)
 from tenios_async._wire import retry_after as wait_of
 
 KEY = AccessKey("XXXXX-XXXX-XXXXXX")
@@ -86,6 +97,72 @@ def test_secrets_show_nothing(secret):
             breach(secret)
 
 
+def test_the_key_is_taken_out_of_texts_however_it_is_written_there():
+    key = AccessKey('schlüssel"x')
+    assert key.reveal() == 'schlüssel"x'
+    for written in ('schlüssel"x', 'schlüssel\\"x', r"schl\u00fcssel\"x", r'schl\xc3\xbcssel"x'):
+        assert key.remove_from(f"<{written}>") == "<***>"
+    assert AccessKey("abcd").remove_from("abcdef") == "***ef"
+    assert AccessKey("abc").remove_from("abcdef") == "abcdef", "too short: it would be found in anything"
+
+
+def test_texts_travel_as_utf_8():
+    body = init_body(AccessKey("schlüssel"), CallbackRequest("c", "+4912", agent_announcement="Peter Müller")).encode()
+    assert "schlüssel".encode() in body
+    assert "Peter Müller".encode() in body
+
+
+def test_an_answer_shows_no_more_than_its_status():
+    assert repr(reply(200, b"secret", {"x": "secret"})) == "Reply(status_code=200)"
+    assert MAX_BODY == 65_536
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "says"),
+    [
+        (199, ProtocolError, "not an answer of this API"),
+        (300, ProtocolError, "a redirect, which is not followed"),
+        (399, ProtocolError, "a redirect, which is not followed"),
+        (400, InvalidRequest, None),
+        (499, InvalidRequest, None),
+        (500, ServerError, None),
+        (599, ServerError, None),
+        (600, ProtocolError, "not an answer of this API"),
+    ],
+)
+def test_where_one_class_of_answers_ends_and_another_begins(code, error, says):
+    with pytest.raises(error, match=says):
+        parse_status(reply(code), BODY)
+
+
+@pytest.mark.parametrize("code", [200, 299])
+def test_successes_are_200_to_299(code):
+    assert parse_status(reply(code, b'{"status":"CONNECTED"}'), BODY) == "CONNECTED"
+
+
+@pytest.mark.parametrize("extra", [0, 25, 26, 27, 28, 1000])
+def test_a_status_is_read_from_an_answer_of_any_length(extra):
+    assert parse_status(reply(200, b'{"x":"' + b"x" * extra + b'","status":"ON_HOLD"}'), BODY) == "ON_HOLD"
+
+
+def test_what_a_refusal_shows_has_bounds():
+    fields = {"error_code": "X", "error_message": "m" * 300, "fields": [f"f{number}" for number in range(30)]}
+    with pytest.raises(InvalidRequest) as refused:
+        parse_status(reply(400, json.dumps(fields).encode()), BODY)
+    assert refused.value.error_message == "m" * 200
+    assert refused.value.fields == tuple(f"f{number}" for number in range(20))
+
+
+@pytest.mark.parametrize(("host", "is_one"), [("127.0.0.1", True), ("::1", True), ("localhost", False), ("1.2", False)])
+def test_addresses_and_names(host, is_one):
+    assert is_address(host) is is_one
+
+
+@pytest.mark.parametrize(("digits", "wait"), [("0000000005", 5.0), ("00000000005", 300.0), ("9" * 5000, 300.0)])
+def test_a_retry_after_of_more_than_ten_digits_is_long_whatever_it_is(digits, wait):
+    assert wait_of({"retry-after": digits}) == wait
+
+
 @pytest.mark.parametrize("key", ["", "  ", None, 5, " key", "key\n", "ke\ty"])
 def test_what_cannot_be_a_key(key):
     with pytest.raises(ValueError, match="access key") as caught:
@@ -106,7 +183,7 @@ def test_an_id_is_read_as_number_or_text(code, body, callback_id):
 
 NO_ID = [
     b"", b"{", b"null", b"[]", b"10", b"{}", b'{"id":null}', b'{"id":true}', b'{"id":1.5}', b'{"id":""}', b'{"id":{}}',
-    b'{"id":1,"id":2}', b'{"id":NaN}', b'{"id":' + b"1" * 5000 + b"}", b"[" * 60_000, b'{"a":' * 9000, b'\xff{"id":1}',
+    b'{"id":1,"id":2}', b'{"id":1}{"id":1}', b'{"id":1}]', b'{"id":NaN}', b'{"id":1,"x":NaN}', b'{"id":' + b"1" * 5000 + b"}", b"[" * 60_000, b'{"a":' * 9000, b'\xff{"id":1}',
     b'{"id":"\\ud800"}', b'{"id":"' + b"x" * 65 + b'"}', b"<html>", b'{"status":"REQUESTED"}',
 ]  # fmt: skip
 
