@@ -1,9 +1,9 @@
 """What is in the sdist and in the wheel that is built of it, and what their metadata say."""
 
+import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from email.parser import Parser
 from pathlib import Path
 from zipfile import ZipFile
@@ -26,16 +26,16 @@ def build(source, into, *what):
 
 
 @pytest.fixture(scope="module")
-def sdist():
-    """The unpacked source distribution. It is not left behind: the canary would find the tests' own key in it."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        build(ROOT, folder, "--sdist")
-        (archive,) = folder.glob("*.tar.gz")
-        assert archive.name == f"tenios_async-{tenios_async.__version__}.tar.gz"
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-        yield folder / archive.name.removesuffix(".tar.gz")
+def sdist(tmp_path_factory):
+    """The unpacked source distribution."""
+    folder = tmp_path_factory.mktemp("sdist")
+    build(ROOT, folder, "--sdist")
+    (archive,) = folder.glob("*.tar.gz")
+    assert archive.name == f"tenios_async-{tenios_async.__version__}.tar.gz"
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    yield folder / archive.name.removesuffix(".tar.gz")
+    shutil.rmtree(folder)  # the tests in it hold the secrets that the canary looks for
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_metadata(metadata):
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata.get_payload().startswith("# tenios_async")
-    assert set(metadata.get_all("Provides-Extra")) == {"cli", "otel", "phone", "simulator"}
+    assert set(metadata.get_all("Provides-Extra")) == {"cli", "distributed", "otel", "phone", "simulator"}
     classifiers = metadata.get_all("Classifier")
     assert "Typing :: Typed" in classifiers
     assert "Framework :: Pytest" in classifiers

@@ -81,7 +81,7 @@ def test_without_a_ledger_it_does_not_start(commands):
 
 def test_the_packages_are_those_of_the_dependency_group(commands):
     project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
-    group = {re.match(r"[\w-]+", line)[0] for line in project["dependency-groups"]["examples"]}
+    group = {re.match(r"[\w-]+", line)[0] for line in project["dependency-groups"]["example-web"]}
     extra = {re.match(r"[\w-]+", line)[0] for line in requires("tenios_async") if "extra == 'phone'" in line}
     assert extra | set(commands["pip", "install"][2:]) >= group
 
