@@ -112,4 +112,4 @@ def test_what_opens_is_open_and_was_not_before(first, last, naive):
     assert hours.is_open(opens)
     assert opens >= now
     if opens > now:
-        assert not hours.is_open(opens - timedelta(seconds=1))
+        assert not hours.is_open(opens.astimezone(UTC) - timedelta(seconds=1))

@@ -101,8 +101,8 @@ def test_a_retry_after_holds_everybody(rate):
 
 def test_a_second_refusal_halves_what_is_left_and_recovers_from_there():
     pace = Pace(Rate(20), 0.0)
-    pace.refused(0.0, None)
-    pace.refused(2.0, None)
+    pace.refused(0.0, None, sent_at=0.0)
+    pace.refused(2.0, None, sent_at=1.0)
     assert [pace.rate(at) for at in (2.0, 3.0, 8.5)] == [7.0, 9.0, 20.0]
 
 
