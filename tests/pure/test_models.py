@@ -20,6 +20,7 @@ from tenios_async import (
     CallbackResult,
     CallbackStatus,
     ClientMisuse,
+    Connections,
     ProtocolError,
     RateLimited,
     TeniosError,
@@ -296,3 +297,7 @@ def test_an_attempt_is_for_one_use():
 def test_values_are_frozen():
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Callback(1).id = 2
+    connections = Connections(limit=100, in_use=1, idle=2, waiting=0)
+    assert connections == Connections(limit=100, in_use=1, idle=2, waiting=0)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        connections.idle = 3
