@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tarfile
+import tempfile
 from email.parser import Parser
 from pathlib import Path
 from zipfile import ZipFile
