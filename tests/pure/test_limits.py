@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenios_async import Rate
-from tenios_async._limits import Errand, Pace
+from tenios_async._limits import SLOW_DOWN, Errand, Pace
 
 CALL, LOOK = Errand.CALL, Errand.LOOK
 
@@ -97,6 +97,10 @@ def test_a_retry_after_holds_everybody(rate):
     pace.refused(0.0, 30.0, sent_at=0.0)
     pace.refused(1.0, 2.0, sent_at=1.0)
     assert turns(pace, 100) == [(30.0, "a")]
+
+
+def test_what_asks_for_fewer_requests():
+    assert SLOW_DOWN == (429, 503)
 
 
 def test_a_second_refusal_halves_what_is_left_and_recovers_from_there():
