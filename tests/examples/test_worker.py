@@ -291,25 +291,6 @@ async def test_redis_goes_away_in_the_middle_of_a_watch(world):
         here.check_nobody_was_called_twice()
 
 
-async def test_a_web_process_that_places_itself(world):
-    """And is killed while it does; the next one knows."""
-    async with world as here:
-        web = await here.web("--placing")
-        web.tell(f"first {NUMBER}")
-        await web.says("first: accepted")
-        await here.worker("watches")
-        await here.service.polled.wait()
-        here.service.victim = web.pid
-        web.tell("second +49221123457")
-        await web.end()
-        other = await here.web("--placing")
-        other.tell(f"first {NUMBER}")
-        await other.says("second may have been called, and is not called again")
-        assert await other.end() == 0
-        assert here.rows() == {"first": FINISHED, "second": (RowState.UNKNOWN, None)}
-        here.check_nobody_was_called_twice(numbers=2)
-
-
 async def test_what_rang_nobody_is_tried_again_unless_it_was_refused_for_good(world):
     async with world as here:
         here.service.fail_init(Fault.busy("1"), number=NUMBER)
@@ -354,7 +335,7 @@ async def test_a_second_placing_worker_is_refused(world):
     async with world as here:
         await here.worker("calls")
         second = await here.stack.enter_async_context(Worker("calls", env=here.env))
-        await second.says(r"LedgerRefused: .*calls\.db is in use")
+        await second.says(r"LedgerInUse: .*calls\.db is in use")
 
 
 async def test_what_is_no_number_is_not_queued(world):
