@@ -93,6 +93,11 @@ telemetry.close()
 """
 SUITE = ("pure", "otel", "virtual", "sockets", "simulator", "batch", "cli")
 """The folders of tests that go over what the wheel and its dependencies do, and need no program of the system."""
+IGNORED = [
+    f"--ignore=tests/{name}.py"
+    for name in ("batch/test_disasters", "batch/test_distributed", "cli/test_batch_postgres")
+]
+"""Minutes of processes and a database; the suite runs them."""
 TOOLS = {
     "httpx2",
     "hypothesis",
@@ -132,7 +137,7 @@ def run_suite(python: Path, folder: Path) -> None:
     for name in ("tests", "docs"):  # some tests read a page
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     names = [f"tests/{name}" for name in SUITE]
-    options = ["-q", "-p", "no:cacheprovider", "--ignore=tests/batch/test_disasters.py"]  # a minute, and of no library
+    options = ["-q", "-p", "no:cacheprovider", *IGNORED]
     subprocess.run([python, "-m", "pytest", *options, *names], check=True, cwd=folder)
 
 
