@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from tenios_async import TeniosClient, TeniosError
     from tenios_async.batch.hours import Hours
     from tenios_async.batch.postgres import PostgresLedger
+    from tenios_async.batch.recording import Hook
     from tenios_async.batch.row import Row
-    from tenios_async.batch.runner import Hook
     from tenios_async.batch.standing import Standing
 
 _log = logging.getLogger("tenios_async.batch")
