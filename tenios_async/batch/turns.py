@@ -41,8 +41,14 @@ class Turns:
         self._drawn: deque[float] = deque()
         self._waiting = 0
         self._voided = 0
+        self._is_handing_out = False
         self._lead = 0.0
         self._clock = _Clock()
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether there are turns that are drawn, or about to be, and were neither handed out nor given back."""
+        return self._is_handing_out or bool(self._drawn) or self._voided > 0
 
     async def take(self) -> float | None:
         """The moment of this caller's turn, when its call must be begun. Infinite: it may leave at once.
@@ -52,11 +58,9 @@ class Turns:
         self._waiting += 1
         try:
             async with self._queue:
-                if (moment := await self._next()) is None:
+                moment = await self._hand_out()
+                if moment is None:
                     await anyio.sleep(ASK_AGAIN)
-                    return None
-                if moment < math.inf:
-                    await anyio.sleep_until(moment - self._lead)
                 return moment
         finally:
             self._waiting -= 1
@@ -81,6 +85,30 @@ class Turns:
                 if (found := await self._next()) is None:
                     await anyio.sleep(ASK_AGAIN)
         return True
+
+    async def tidy(self) -> None:
+        """Gives back what nobody waits for any more."""
+        if not self._waiting:
+            self._voided += len(self._drawn)
+            self._drawn.clear()
+        await self._give_back()
+
+    async def _hand_out(self) -> float | None:
+        self._is_handing_out = True
+        try:
+            moment = await self._next()
+            if moment is not None and moment < math.inf:
+                await self._lead_up_to(moment)
+            return moment
+        finally:
+            self._is_handing_out = False
+
+    async def _lead_up_to(self, moment: float) -> None:
+        try:
+            await anyio.sleep_until(moment - self._lead)
+        except BaseException:  # whoever waited is gone
+            self._voided += 1
+            raise
 
     async def _next(self) -> float | None:
         """The next moment that is not over; None where there is none for now."""

@@ -3,12 +3,13 @@
 import asyncio
 import math
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from procrastinate.manager import JobManager
 
 from tenios_async import BadCredentials, Callback, CallbackRequest, CallbackStatus, Polling, TeniosClient
 from tenios_async.batch import (
@@ -303,6 +304,22 @@ async def test_a_worker_that_leaves_hands_over(town):
         assert here.states() == {"FINISHED": 4}
 
 
+async def test_a_worker_that_has_nothing_to_do_ends_while_it_registers(town, monkeypatch):
+    """A cancellation may be lost then: `asyncio.wait_for` does so up to Python 3.11, and psycopg waits by it."""
+    register = JobManager.register_worker
+
+    async def losing(self):
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.5)
+        return await register(self)
+
+    monkeypatch.setattr(JobManager, "register_worker", losing)
+    async with town(3) as here:
+        here.set(controls.stopped("enough"))
+        assert (await here.work()).stopped == "enough"
+        assert here.states() == {"QUEUED": 3}
+
+
 async def test_shards_are_shared_out_among_those_that_live(town):
     held = "SELECT worker_id, count(*) FROM procrastinate_jobs WHERE task_name = 'tenios.watch' AND status = 'doing' GROUP BY 1"
     async with town(2, script=ENDLESS) as here, here.worker() as first, here.worker() as second:
@@ -363,6 +380,20 @@ async def test_a_limit_counts_over_all_workers(town):
         assert here.states() == {"FINISHED": 20, "QUEUED": 30}
         assert len({callback.number for callback in here.service.callbacks.values()}) == 20
         here.service.inits.clear()  # which counts what was refused too
+
+
+async def test_a_limit_is_used_up_to_its_last_call(town):
+    """Turns are drawn before their moment: that none is left does not mean that all were used."""
+    async with town(5) as here:
+        here.set(controls.with_limit(3), controls.at_rate(4))
+        for progress in await asyncio.gather(here.work(), here.work()):
+            assert "as many" in progress.stopped
+        assert here.states() == {"FINISHED": 3, "QUEUED": 2}
+        progress = await here.work()
+        assert (progress.placed_now, "as many" in progress.stopped) == (0, True)
+        here.set(controls.with_limit(math.inf))
+        assert (await here.work()).stopped is None
+        assert here.states() == {"FINISHED": 5}
 
 
 async def test_a_breaker_that_trips_stops_all(town):
@@ -513,6 +544,24 @@ class Given:
     async def change(self, setting):
         (count,) = setting.values
         self.back += count
+
+
+async def test_turns_that_nobody_waits_for_any_more_are_given_back():
+    turns = Turns(Given((3, 0.0, 0.0), (1, 60.0, 1.0)))
+    assert not turns.is_holding
+    assert math.isinf(await turns.take())
+    assert turns.is_holding
+    await turns.tidy()
+    assert (turns.is_holding, turns._shared.back) == (False, 2)
+    waiting = asyncio.ensure_future(turns.take())  # a minute
+    while not turns.is_holding:  # noqa: ASYNC110  # that is what is tested
+        await asyncio.sleep(0)
+    await turns.tidy()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert turns.is_holding
+    await turns.tidy()
+    assert (turns.is_holding, turns._shared.back) == (False, 3)
 
 
 async def test_a_turn_that_is_over_is_void():
