@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LATE: Final = 0.02
 """Seconds after its moment in which a turn may be taken; later it is void, or whoever stalled would catch up in a
 burst."""
+LATE_OF_GAP: Final = 0.05
+"""Of the seconds between two turns, likewise where that is more: at one call a minute nobody minds."""
 ASK_AGAIN: Final = 0.1
 """Seconds after which somebody who got no turn may ask again."""
 LONGEST_LEAD: Final = 0.4
@@ -43,6 +45,7 @@ class Turns:
         self._voided = 0
         self._is_handing_out = False
         self._lead = 0.0
+        self._late = LATE
         self._clock = _Clock()
 
     @property
@@ -76,7 +79,7 @@ class Turns:
         give_up = now + AFTER_INTENT
         self._lead = min(max(now - began, self._lead * FADING), LONGEST_LEAD)
         found: float | None = moment
-        while found is None or not await _is_at(found):
+        while found is None or not await self._is_at(found):
             self._voided += found is not None
             if anyio.current_time() > give_up:
                 await self._give_back()
@@ -110,11 +113,18 @@ class Turns:
             self._voided += 1
             raise
 
+    async def _is_at(self, moment: float) -> bool:
+        """Waits for it; whether it was not missed."""
+        if math.isinf(moment):
+            return True
+        await anyio.sleep_until(moment)
+        return anyio.current_time() - moment <= self._late
+
     async def _next(self) -> float | None:
         """The next moment that is not over; None where there is none for now."""
         while True:
             while self._drawn:
-                if (moment := self._drawn.popleft()) >= anyio.current_time() - LATE:
+                if (moment := self._drawn.popleft()) >= anyio.current_time() - self._late:
                     return moment
                 self._voided += 1
             await self._give_back()
@@ -126,6 +136,7 @@ class Turns:
             if not gap:  # there is a limit and no rate: one moment is as good as another
                 self._drawn.extend([math.inf] * count)
                 continue
+            self._late = max(LATE, LATE_OF_GAP * gap)
             began = self._clock.here(first)
             self._drawn.extend(began + number * gap for number in range(count))
 
@@ -152,11 +163,3 @@ class _Clock:
     def here(self, theirs: float) -> float:
         """A moment of the database's clock on the one here."""
         return theirs - self._ahead
-
-
-async def _is_at(moment: float) -> bool:
-    """Waits for it; whether it was not missed."""
-    if math.isinf(moment):
-        return True
-    await anyio.sleep_until(moment)
-    return anyio.current_time() - moment <= LATE
