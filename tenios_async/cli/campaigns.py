@@ -22,6 +22,7 @@ from tenios_async.batch.export import write_rows
 from tenios_async.batch.files import check_writable, replacing
 from tenios_async.batch.reading import read_figures
 from tenios_async.batch.report import html, table
+from tenios_async.batch.words import are, plural
 from tenios_async.cli import ledgers
 from tenios_async.cli.ledgers import reading
 from tenios_async.cli.outcome import Exit, exit_for
@@ -98,14 +99,14 @@ def add(output: Output, ledger: Where, source: Source) -> Exit:
 
 def _tell_taken(output: Output, taken: Taken, ledger: Where, source: Source) -> Exit:
     output.emit("taken", ledger=str(ledger), rejected=taken.rejected, **attrs.asdict(taken))
-    output.say(f"{taken.taken} contacts are taken into {plain(str(ledger))}; nobody was called yet")
+    output.say(f"{are(taken.taken, 'contact')} taken into {plain(str(ledger))}; nobody was called yet")
     for count, what in (
-        (taken.repeated, "are in it already"),
-        (taken.opted_out, "are on the opt-out list"),
-        (taken.bad, "are not contacts that may be called"),
+        (taken.repeated, "in it already"),
+        (taken.opted_out, "on the opt-out list"),
+        (taken.bad, "not to be read, or not to be called"),
     ):
         if count:
-            output.say(f"  {count} {what}")
+            output.say(f"  {are(count)} {what}")
     if taken.rejected:
         where = "give --rejects FILE to see them" if source.rejects is None else f"they are in {source.rejects}"
         output.say(f"  {plain(where)}")
@@ -190,7 +191,7 @@ def tell_end(output: Output, progress: Progress) -> Exit:
     if progress.stopped is not None:
         output.note(f"tenios: placing was stopped: {progress.stopped}")
     if progress.unknown:
-        output.note(f"tenios: {progress.unknown} calls are in doubt: see `tenios batch resolve`")
+        output.note(f"tenios: {are(progress.unknown, 'call')} in doubt: see `tenios batch resolve`")
     return code
 
 
@@ -311,9 +312,10 @@ def rehearse(
         opens_at=None if opens_at is None else opens_at.isoformat(),
         is_stopped=is_stopped,
     )
-    output.say(f"would call {now:g} contacts, and follow {placed} that are placed; nobody was called")
+    follow = plural(placed, "call")
+    output.say(f"would call {plural(int(now), 'contact')}, and follow {follow} placed before; nobody was called")
     if opted_out:
-        output.say(f"{opted_out} others are on the opt-out list")
+        output.say(f"{are(opted_out, 'other')} on the opt-out list")
     for row in first[: int(min(now, len(first)))]:
         output.say(f"  {shown_number(row, in_full=show_numbers)}")
     if seconds is not None:
@@ -367,7 +369,7 @@ def export(output: Output, ledger: Where, file: Path) -> Exit:
     """Writes every row."""
     count = _export(ledger, file)
     output.emit("exported", file=str(file), rows=count)
-    output.say(f"{count} contacts are in {plain(str(file))}, with whole numbers")
+    output.say(f"{are(count, 'contact')} in {plain(str(file))}, with whole numbers")
     return Exit.OK
 
 
