@@ -29,6 +29,7 @@ from tenios_async import (
 )
 from tenios_async.batch.breakers import Breaker
 from tenios_async.batch.errors import LedgerFailed
+from tenios_async.batch.numbers import OPTED_OUT
 from tenios_async.batch.placing import NotSent, place
 from tenios_async.batch.progress import Progress
 from tenios_async.batch.standing import IllegalMove, RowState, exclude, lose, see
@@ -187,7 +188,7 @@ class Runner:
         rows: deque[Row] = deque()
         while (row := await self._next(rows)) is not None:
             if row.request.callback_number in self._opt_outs:
-                await self._ledger.change(row.id, exclude("on the opt-out list", datetime.now(UTC)))
+                await self._ledger.change(row.id, exclude(OPTED_OUT, datetime.now(UTC)))
                 self.progress.queued -= 1
                 self.progress.refused += 1
                 continue

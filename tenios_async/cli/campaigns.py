@@ -101,12 +101,12 @@ def _tell_taken(output: Output, taken: Taken, ledger: Where, source: Source) -> 
     output.emit("taken", ledger=str(ledger), rejected=taken.rejected, **attrs.asdict(taken))
     output.say(f"{are(taken.taken, 'contact')} taken into {plain(str(ledger))}; nobody was called yet")
     for count, what in (
-        (taken.repeated, "in it already"),
-        (taken.opted_out, "on the opt-out list"),
-        (taken.bad, "not to be read, or not to be called"),
+        (taken.repeated, f"{are(taken.repeated)} in it already"),
+        (taken.opted_out, f"{are(taken.opted_out)} on the opt-out list"),
+        (taken.bad, f"{taken.bad} cannot be read, or may not be called"),
     ):
         if count:
-            output.say(f"  {are(count)} {what}")
+            output.say(f"  {what}")
     if taken.rejected:
         where = "give --rejects FILE to see them" if source.rejects is None else f"they are in {source.rejects}"
         output.say(f"  {plain(where)}")
@@ -229,8 +229,16 @@ class shown:  # noqa: N801  # a context manager
                 output.say(_line(campaign.progress))
         with Live(console=output.console, transient=True, auto_refresh=False) as live:
             while True:
-                live.update(Text.from_markup(_line(campaign.progress)), refresh=True)
+                if campaign.progress.total:
+                    live.update(_wrapped(_line(campaign.progress)), refresh=True)
                 await asyncio.sleep(SHOWN_EVERY)
+
+
+def _wrapped(markup: str) -> Text:
+    """What is drawn over has to end at the edge of the terminal, unlike lines that the terminal may wrap itself."""
+    text = Text.from_markup(markup, overflow="fold")
+    text.no_wrap = False
+    return text
 
 
 def _counts(progress: Progress) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What is shown on a terminal, a dumb one, a narrow one, and in a pipe."""
 
+import asyncio
+import io
 import os
 import pty
 import re
@@ -8,8 +10,14 @@ import subprocess
 import sys
 from fcntl import ioctl
 from termios import TIOCSWINSZ
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
+
+from tenios_async.batch import Progress
+from tenios_async.cli.campaigns import shown
+from tenios_async.cli.output import Output
 
 COLOUR = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|4[0-8]|9[0-7])(?:;[0-9]+)*m")
 MOVES = re.compile(r"\x1b\[[0-9;]*[A-HJKf]|\x1b\[\?25[lh]|(?<!\r)\r(?!\r?\n)")
@@ -97,6 +105,19 @@ def test_a_narrow_terminal_loses_nothing(on_terminal, columns):
     shown = on_terminal("doctor", columns=columns, TENIOS_ACCESS_KEY="any", SSL_CERT_FILE="/etc/" + "long/" * 20)
     assert "long/" * 20 in shown
     assert "…" not in shown
+
+
+@pytest.mark.asyncio
+async def test_the_progress_of_a_campaign_loses_nothing_on_a_narrow_terminal():
+    """It is drawn over, and so it ends at the edge."""
+    progress = Progress(queued=1200, placed_now=500, seconds=100.0, unknown=3, waiting_for="the hours: from 9:00 on")
+    console = Console(file=io.StringIO(), force_terminal=True, width=40, soft_wrap=True, _environ={"TERM": "xterm"})
+    async with shown(Output(console=console), SimpleNamespace(progress=progress)):
+        await asyncio.sleep(0)
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+    assert all(len(line) <= 40 for line in drawn.splitlines())
+    for said in ("3 of 1203 placed", "3 in doubt", "5.0/s", "4:00 left", "waiting for the hours: from 9:00 on"):
+        assert said in " ".join(drawn.split())
 
 
 def test_help_fits_a_narrow_terminal(on_terminal):
