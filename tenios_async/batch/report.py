@@ -308,4 +308,4 @@ def _contacts(figures: Figures) -> str:
     taken = f"{number(figures.rows.total)} from {figures.source}"
     if not figures.rejected:
         return taken
-    return f"{taken}; {plural(figures.rejected, 'line')} of it {'was' if figures.rejected == 1 else 'were'} rejected"
+    return f"{taken}; {plural(figures.rejected, 'line')} {'was' if figures.rejected == 1 else 'were'} rejected"

@@ -272,14 +272,14 @@ def _line(progress: Progress) -> str:
         f"{progress.refused} refused",
         f"[yellow]{progress.unknown} in doubt[/]" if progress.unknown else "none in doubt",
     ]
+    if progress.stopped is not None:
+        return " · ".join([*parts, "[yellow]placing was stopped[/]"])
     if progress.seconds and progress.placed_now and (progress.queued or progress.placing):
         parts.append(f"{progress.placed_now / progress.seconds:.1f}/s")
     if progress.queued and (left := progress.seconds_left) is not None:
         parts.append(f"{_lasting(left)} left")
     if progress.waiting_for is not None:
         parts.append(f"waiting for {plain(progress.waiting_for)}")
-    if progress.stopped is not None:
-        parts.append("[yellow]placing was stopped[/]")
     return " · ".join(parts)
 
 
