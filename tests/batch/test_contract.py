@@ -242,7 +242,7 @@ async def test_what_was_refused_or_not_sent_may_be_asked_for_again(where):
     async with where.open() as ledger:
         async with TeniosClient("key", base_url="http://127.0.0.1:9") as nobody:
             with pytest.raises(ConnectionFailed):
-                await ledger.place_once(nobody, REQUEST, key="key")
+                await ledger.place_once(nobody, REQUEST, key="key", timeout=0.2)
         async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
             with pytest.raises(Exception, match="400"):
                 await ledger.place_once(client, REQUEST, key="key")
