@@ -229,8 +229,8 @@ class shown:  # noqa: N801  # a context manager
                 output.say(_line(campaign.progress))
         with Live(console=output.console, transient=True, auto_refresh=False) as live:
             while True:
-                if campaign.progress.total:
-                    live.update(_wrapped(_line(campaign.progress)), refresh=True)
+                line = _line(campaign.progress) if campaign.progress.total else ""  # before the ledger was read
+                live.update(_wrapped(line), refresh=True)
                 await asyncio.sleep(SHOWN_EVERY)
 
 

@@ -276,6 +276,24 @@ async def test_the_intent_is_there_for_everybody_before_the_first_byte(where):
     assert seen == [[RowState.SENDING]]
 
 
+async def test_no_more_rows_are_in_sending_than_there_are_connections(where):
+    """Whoever is placed last has its answer written down before the next one's intent."""
+    sending = []
+
+    class Watched(Service):
+        def handle(self, method, path, body):
+            with where.read() as looking:
+                sending.append(looking.counts()[RowState.SENDING])
+            return super().handle(method, path, body)
+
+    async with SimulatorServer(Watched()) as server:
+        async with TeniosClient("key", base_url=server.base_url, max_connections=3) as client, where.open() as ledger:
+            requests = [CallbackRequest("config", f"+4922100{number:05}") for number in range(60)]
+            await asyncio.gather(*(ledger.place_once(client, r, key=r.callback_number) for r in requests))
+    assert len(sending) == 60
+    assert max(sending) <= 3
+
+
 async def test_a_person_settles_a_doubt(where):
     async with where.open() as ledger:
         rows = [await ledger.put(NewRow(f"key {number}", REQUEST)) for number in range(2)]
