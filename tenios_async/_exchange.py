@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tenios_async._wire import Body
 
 KEEPALIVE = 120.0
-"""Seconds a connection for polls stays open idle, at least; httpx's 5 s would make each slow poll pay a TLS handshake."""
+"""Seconds an idle connection stays open for polls, at least; httpx's 5 s would make each slow one pay a handshake."""
 
 
 PER_CLIENT = 10

@@ -39,8 +39,7 @@ NOT_FOUND_GRACE = 30.0
 BACKOFF_MAX = 15.0
 """Seconds between two failed polls, at most, doubling from 1; google-api-core's polls end at 20."""
 SLACK = 0.3
-"""Of a wait: by how much a look may be early. That costs the schedule 4.5 % (half of its square) at the most, a third of
-that on average, and saves a wake-up."""
+"""Of a wait: by how much a look may be early. It saves a wake-up and costs at most 4.5 % (half of its square)."""
 FIRST_LOOK = 2.0
 """Seconds a first look waits for each 1 by which a stretch is above 1: what it saw at once would be old soon."""
 
