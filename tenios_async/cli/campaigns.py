@@ -171,6 +171,9 @@ def report_at_the_end(output: Output, ledger: Where, report: Path | None) -> Non
         _write(report, _report(ledger, None))
     except (OSError, LedgerError) as problem:
         output.note(f"tenios: the report was not written: {problem}")
+    else:
+        with contextlib.suppress(BrokenPipeError):
+            output.say(f"the report is in {plain(str(report))}")
 
 
 def shown_number(row: Row, *, in_full: bool) -> str:

@@ -89,6 +89,7 @@ def test_a_run_calls_everybody_once_and_says_so(ledger, tenios, service, tmp_pat
     assert done.code == 0
     assert service.inits == dict.fromkeys(NUMBERS, 1)
     assert "5 of 5 placed" in done.out
+    assert "the report is in report.html" in done.out
     assert "5 talked" in done.out
     assert "5 (100 %)" in done.out.replace("\xa0", " ")
     assert "<html" in (tmp_path / "report.html").read_text()
