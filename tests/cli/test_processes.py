@@ -167,7 +167,7 @@ def test_simulate_says_how_to_keep_up_with_it(environment, start, tenios):
     for word in shlex.split(variables.partition("export ")[2]):
         environment.setenv(*word.split("=", 1))
     words = shlex.split(advice.partition("tenios ")[2].replace("NUMBER", NUMBER))
-    events = tenios(*words, "--config-id", "x", "--delay", 20, "--timeout", 20, "--json").events
+    events = tenios(*words, "--delay", 20, "--timeout", 20, "--json").events
     assert events[-1]["event"] == "ended"
     assert events[-2]["polls"] > 2
     simulating.send_signal(signal.SIGINT)
