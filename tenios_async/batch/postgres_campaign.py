@@ -14,7 +14,7 @@ from tenios_async.batch.campaign import KIND, Taken, campaign_facts, facts_of, t
 from tenios_async.batch.errors import LedgerError, LedgerRefused
 from tenios_async.batch.files import check_replaceable
 from tenios_async.batch.ledger_file import LedgerFile
-from tenios_async.batch.numbers import Numbers, read_opt_outs
+from tenios_async.batch.numbers import OPTED_OUT, Numbers, read_opt_outs
 from tenios_async.batch.postgres_session import PostgresSession
 from tenios_async.batch.postgres_tables import SHARDS, columns_of, request_columns
 from tenios_async.batch.postgres_url import PostgresURL
@@ -110,7 +110,7 @@ def leave_out(session: PostgresSession, opt_out: Path) -> int:
     count = 0
     with session.transaction():
         while some := list(islice(numbers, AT_ONCE)):
-            count += session.exclude(some, "on the opt-out list", datetime.now(UTC))
+            count += session.exclude(some, OPTED_OUT, datetime.now(UTC))
     return count
 
 

@@ -29,6 +29,7 @@ from tenios_async import (
 )
 from tenios_async.batch.breakers import Breaker
 from tenios_async.batch.errors import LedgerFailed
+from tenios_async.batch.numbers import OPTED_OUT
 from tenios_async.batch.placing import NotSent, place
 from tenios_async.batch.progress import Progress
 from tenios_async.batch.standing import IllegalMove, RowState, exclude, lose, see
@@ -102,11 +103,10 @@ class Runner:
             raise ValueError("rate must be a number of calls a second above 0")
         if not limit >= 0:
             raise ValueError("limit must be a number of calls of 0 or more")
-        self.progress: Progress = Progress()
+        self.progress: Progress = Progress(left=limit)
         self._ledger = ledger
         self._client = client
         self._interval = 1 / rate
-        self._left = limit
         self._hours = hours
         self._stop_file = None if stop_file is None else Path(stop_file)
         self._breaker = Breaker(max_unknown)
@@ -187,7 +187,7 @@ class Runner:
         rows: deque[Row] = deque()
         while (row := await self._next(rows)) is not None:
             if row.request.callback_number in self._opt_outs:
-                await self._ledger.change(row.id, exclude("on the opt-out list", datetime.now(UTC)))
+                await self._ledger.change(row.id, exclude(OPTED_OUT, datetime.now(UTC)))
                 self.progress.queued -= 1
                 self.progress.refused += 1
                 continue
@@ -197,16 +197,16 @@ class Runner:
             await self._may_ring(row)
             await self._turn()
             self._being_placed.add(row.id)
-            self._left -= 1
+            self.progress.left -= 1
             self.progress.queued -= 1
             self.progress.placing += 1
             group.start_soon(self._place, monitor, row)
 
     async def _next(self, rows: deque[Row]) -> Row | None:
         """The next row to dial; None when all were, and none of those under way comes back."""
-        while self._left > 0 or self._being_placed:
+        while self.progress.left > 0 or self._being_placed:
             landed = self._landed
-            if self._left > 0:
+            if self.progress.left > 0:
                 if not rows:
                     rows += await self._ledger.queued(FETCH + len(self._being_placed))
                 while rows:
@@ -216,7 +216,7 @@ class Runner:
             if not self._being_placed:
                 break
             await landed.wait()
-        if self._left <= 0 and self.progress.queued:
+        if self.progress.left <= 0 and self.progress.queued:
             self.stop("as many were placed as this run may")
         return None
 
@@ -297,7 +297,7 @@ class Runner:
                 progress.unknown += 1
             case _:
                 progress.queued += 1
-                self._left += 1
+                self.progress.left += 1
         if standing.state is not RowState.PLACED:
             self._calls.release()
         if standing.state is not RowState.QUEUED:

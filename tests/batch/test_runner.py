@@ -123,6 +123,7 @@ async def test_a_limit():
     progress = await town.run(limit=4)
     assert town.ledger.states() == {"FINISHED": 4, "QUEUED": 6}
     assert "as many" in progress.stopped
+    assert progress.left == progress.seconds_left == 0
     assert (await town.run(limit=100)).stopped is None
     assert town.ledger.states() == {"FINISHED": 10}
 

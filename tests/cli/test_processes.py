@@ -96,9 +96,10 @@ def test_ctrl_c_after_it_was_sent_without_an_answer_is_unknown(configured, servi
 
 def test_a_closed_pipe_leaves_the_token_on_standard_error(configured, long_call, start):
     """`tenios init ... | true` must not lose the only way to the call."""
-    for option in ((), ("--json",)):
-        placing = start("init", NUMBER, "--watch", *option)
+    calling = [start("init", NUMBER, "--watch", *option) for option in ((), ("--json",))]
+    for placing in calling:
         placing.stdout.close()
+    for placing in calling:
         err = placing.stderr.read()
         assert placing.wait(30) == 141
         assert "Traceback" not in err
@@ -109,32 +110,35 @@ def test_a_closed_pipe_leaves_the_token_on_standard_error(configured, long_call,
 HELP = [("--help",), ("init", "--help"), ("--version",), ("completion", "bash")]
 
 
-@pytest.mark.parametrize("arguments", HELP, ids=" ".join)
-def test_help_that_nobody_reads_is_141(start, arguments):
+def _ends_of_help(start, stdout):
+    """The exit code of each, and what it said."""
+    helping = {arguments: start(*arguments, stdout=stdout) for arguments in HELP}
+    return {arguments: (code, err) for arguments, process in helping.items() for code, _, err in [_end(process)]}
+
+
+def test_help_that_nobody_reads_is_141(start):
     """And not 1, which is a call that failed."""
     reader, writer = os.pipe()
     os.close(reader)
-    code, _, err = _end(start(*arguments, stdout=writer))
+    assert _ends_of_help(start, writer) == dict.fromkeys(HELP, (141, ""))
     os.close(writer)
-    assert (code, err) == (141, "")
 
 
 full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 
 
 @full_disk
-@pytest.mark.parametrize("arguments", HELP, ids=" ".join)
-def test_help_that_finds_no_room_is_141(start, arguments):
+def test_help_that_finds_no_room_is_141(start):
     with Path("/dev/full").open("w") as full:
-        code, _, err = _end(start(*arguments, stdout=full))
-    assert (code, err) == (141, "")
+        assert _ends_of_help(start, full) == dict.fromkeys(HELP, (141, ""))
 
 
 @full_disk
 def test_a_full_disk_leaves_the_token_on_standard_error(configured, service, start):
-    for option in ((), ("--json",), ("--watch",)):
-        with Path("/dev/full").open("w") as full:
-            code, _, err = _end(start("init", NUMBER, *option, stdout=full))
+    with Path("/dev/full").open("w") as full:
+        calling = [start("init", NUMBER, *option, stdout=full) for option in ((), ("--json",), ("--watch",))]
+    for placing in calling:
+        code, _, err = _end(placing)
         assert code == 141
         assert "resume with: tenios watch" in err
     assert service.inits == {NUMBER: 3}
