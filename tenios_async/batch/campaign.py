@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tenios_async import Polling, TeniosClient
     from tenios_async.batch.access import Access
     from tenios_async.batch.hours import Hours
-    from tenios_async.batch.runner import Hook
+    from tenios_async.batch.recording import Hook
 
 KIND = "campaign"
 AT_ONCE = 1000

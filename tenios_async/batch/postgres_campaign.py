@@ -139,10 +139,12 @@ def migrate(path: Path | str, url: PostgresURL | str) -> int:
                 "finds out which are in doubt; then migrate"
             )
         _mark(source, str(target))  # first, and durably: two ledgers that may be run would call everybody twice
-        is_filled = False
+        # A program that was killed while it committed may have left a commit on its way, until the tables are ours.
+        is_alone, is_filled = not moved_to, False
 
         def fill(session: PostgresSession) -> None:
-            nonlocal is_filled
+            nonlocal is_alone, is_filled
+            is_alone = True
             _copy(source, session)
             _compare(source, session)
             is_filled = True
@@ -151,7 +153,7 @@ def migrate(path: Path | str, url: PostgresURL | str) -> int:
         try:
             PostgresSession.create(target, facts, fill, with_jobs=source.facts.get("kind") == KIND)
         except BaseException:
-            if not is_filled:  # else nobody knows whether it has arrived, and the mark stays
+            if is_alone and not is_filled:  # else nobody knows whether it has arrived, and the mark stays
                 _mark(source, None)
             raise
         return sum(source.counts().values())
