@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pytest
 from tenios_async import CallbackRequest
 from tenios_async.batch import IllegalMove, LedgerFailed, LedgerRefused, NewRow, RowState, SQLiteLedger
 from tenios_async.batch.beside import Beside, beside, record_beside, witnessed
+from tenios_async.batch.errors import LedgerInUse
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.standing import Standing, crash, intend
 
@@ -335,6 +337,48 @@ def test_the_witness_goes_forward_only(tmp_path):
     lock.release()
     lock.release()
     Beside(path).release()
+
+
+@pytest.fixture
+def handles(monkeypatch):
+    """Those that were opened, and those that were closed."""
+    opened, closed = [], []
+    open_, close = os.open, os.close
+
+    def opening(*arguments, **options):
+        opened.append(open_(*arguments, **options))
+        return opened[-1]
+
+    def closing(handle):
+        closed.append(handle)
+        close(handle)
+
+    monkeypatch.setattr(os, "open", opening)
+    monkeypatch.setattr(os, "close", closing)
+    return opened, closed
+
+
+def test_whoever_is_refused_keeps_no_handle(tmp_path, handles):
+    """A program that tries again and again until it may would run out of them."""
+    opened, closed = handles
+    lock = Beside(tmp_path / "calls.db")
+    for _ in range(3):
+        with pytest.raises(LedgerInUse):
+            Beside(tmp_path / "calls.db")
+    assert closed == opened[1:]
+    lock.release()
+    lock.release()
+    assert sorted(closed) == sorted(opened)
+
+
+def test_who_resolves_keeps_no_handle_and_writes_the_first_commit_too(tmp_path, handles):
+    path, identity = tmp_path / "calls.db", b"12345678"
+    record_beside(path, identity, 1)
+    opened, closed = handles
+    assert len(opened) == 1
+    assert closed == opened
+    assert witnessed(path, identity) == 1
+    assert stat.S_IMODE(beside(path).stat().st_mode) == 0o600
 
 
 # --- what stands in it
