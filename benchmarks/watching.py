@@ -1,11 +1,12 @@
 """What it costs to follow a callback to its end, beside hand-written loops that ask every 2 s, over real sockets.
 
 The callbacks live as the built-in model says, and everything is sped up by one factor: lives, intervals and the latency
-of the answers, which is chosen so that a loop that asks every 2 s has 25 polls in flight on average. Our schedule runs
-at the cost at which its news are as late as the loops': reckoned in virtual time and corrected by a trial run, for a
-monitor makes looks that are nearly due together. Each client follows the same callbacks, from the same instants on, in
-a fresh process on one core; the responder runs on another, and measures how late each state is seen: from its beginning
-until a poll arrives that is answered with it or a later one.
+of the answers, which is chosen so that a loop that asks every 2 s has 25 polls in flight on average. A trial run tells
+how large the factor may be: the busiest loop has to sleep for more than half of the time. Our schedule runs at the cost
+at which its news are as late as the loops': reckoned in virtual time and corrected by a trial run, for a monitor makes
+looks that are nearly due together. Each client follows the same callbacks, from the same instants on, in a fresh
+process on one core; the responder runs on another, and measures how late each state is seen: from its beginning until a
+poll arrives that is answered with it or a later one.
 
 A run in which a process was busy for half of the time, or in which ours was later than the loops, is void: it exits
 with 2. A missed target makes it exit with 1.
@@ -51,6 +52,10 @@ RAMP = 30.0
 """Seconds in which the first ones begin, so that connections need not all be opened at once."""
 BUSY = 0.5
 """The part of the time for which no process may be busy."""
+BUSIEST = 0.38
+"""What the speed is chosen for: a loop that is hurried is busy for a larger part than its trial run says."""
+TRIAL_SPEED = 10.0
+"""At which that is found out, and at which all run where the busiest of the loops is not measured."""
 NOISE = 1.03
 """What equal lateness may be measured as."""
 TOLERANCE = 0.1
@@ -103,6 +108,10 @@ class Plan:
     def as_late(self, trial: Sample) -> Plan:
         """The same at the cost at which ours would have been as late as the loops: lateness grows as its root does."""
         return replace(self, cost=self.cost * (self.lateness / trial.lateness) ** 2)
+
+    def as_busy(self, trial: Sample) -> Plan:
+        """The same at the speed at which that client is about as busy as any may be."""
+        return replace(self, speed=self.speed * BUSIEST / trial.busy)
 
     def for_responder(self) -> dict[str, Any]:
         """All of it on the clock."""
@@ -329,7 +338,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--callbacks", type=int, default=310, help="that each client follows")
     parser.add_argument("--lanes", type=int, default=68, help="callbacks that go on at a time")
-    parser.add_argument("--speed", type=float, default=11.0, help="by what it all is sped up; less where a run is void")
+    parser.add_argument("--speed", type=float, help="by what it all is sped up; found by a trial run if not given")
     parser.add_argument(
         "--clients",
         type=_names,
@@ -342,7 +351,7 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.callbacks, options.speed = 1, 36, 60.0
-    if min(options.rounds, options.callbacks, options.lanes) < 1 or options.speed <= 0:
+    if min(options.rounds, options.callbacks, options.lanes) < 1 or (options.speed or 1) <= 0:
         parser.error("at least one round of one callback in one lane, at a speed above 0")
     return options
 
@@ -353,7 +362,10 @@ def main() -> int:
     prepare()
     core = pin()
     say("finding the latency and the cost")
-    plan = make_plan(options.callbacks, options.lanes, options.speed)
+    plan = make_plan(options.callbacks, options.lanes, options.speed or TRIAL_SPEED)
+    if options.speed is None and HTTPX in options.clients:
+        say(f"a trial run of the {HTTPX}")
+        plan = plan.as_busy(measure(HTTPX, plan, core))
     plans = dict.fromkeys(options.clients, plan)
     for client in {WATCHES, MONITOR} & plans.keys():
         say(f"a trial run of {client}")
@@ -368,7 +380,7 @@ def main() -> int:
     about = machine(LOOP, is_apart=core is not None)
     print("\n".join(f"- {name}: {text}" for name, text in about.items()))
     print(
-        f"- {options.callbacks} callbacks, {plan.speed:g} times as fast as calls are; an answer takes"
+        f"- {options.callbacks} callbacks, {plan.speed:.1f} times as fast as calls are; an answer takes"
         f" {plan.latency:.2f} s ({plan.latency / plan.speed * 1e3:.0f} ms on the clock)"
     )
     ours = {client: plans[client].cost for client in (WATCHES, MONITOR) if client in plans}

@@ -421,7 +421,9 @@ class TeniosClient:
     def _schedule(self, polling: Polling | None) -> Polling:
         if polling is not None and not isinstance(polling, Polling):
             raise ValueError("polling must be a Polling")
-        return self._polling if polling is None else polling
+        polling = self._polling if polling is None else polling
+        self._rooms.outlast(polling.longest_interval)
+        return polling
 
     def _machine(self, callback: Callback, polling: Polling, timeout: float | None, now: float) -> WatchMachine:
         return WatchMachine(

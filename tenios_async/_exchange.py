@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tenios_async._wire import Body
 
 KEEPALIVE = 120.0
-"""Seconds a connection for polls stays open idle; httpx's 5 s would make each slow poll pay a TLS handshake."""
+"""Seconds an idle connection stays open for polls, at least; httpx's 5 s would make each slow one pay a handshake."""
 
 
 PER_CLIENT = 10
@@ -257,13 +257,16 @@ class OwnHttpxExchange(HttpxExchange):
         ssl_context: for their connections.
         max_connections: requests under way at once; further ones wait in order.
         user_agent: for the header of that name.
+        keepalive: seconds a connection stays open idle.
     """
 
-    def __init__(self, base_url: str, *, ssl_context: ssl.SSLContext, max_connections: int, user_agent: str) -> None:
+    def __init__(
+        self, base_url: str, *, ssl_context: ssl.SSLContext, max_connections: int, user_agent: str, keepalive: float
+    ) -> None:
         import httpx  # noqa: PLC0415  # 60 ms that nobody pays who never enters
 
-        def make(keepalive: int) -> httpx.AsyncClient:
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=keepalive, keepalive_expiry=KEEPALIVE)
+        def make(kept: int) -> httpx.AsyncClient:
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=keepalive)
             return httpx.AsyncClient(verify=ssl_context, limits=limits)
 
         self._placing = _Clients(lambda: make(0))

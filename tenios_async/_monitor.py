@@ -44,7 +44,7 @@ HEADROOM = 0.95
 """Of the rate limit that is planned with, so that looks which are late catch up."""
 QUEUED_AHEAD = 2.0
 """Seconds' worth of looks that may wait for a turn under the rate limit; the others wait here, where order is kept."""
-EARLY_AT_ONCE = 16
+EARLY_AT_ONCE = 32
 """Looks that are nearly due and are made with one that is: a monitor that is always awake needs no more company."""
 RECONSIDER = 1.0
 """Seconds after which a stretch is reckoned anew where no look comes back sooner: the rate may have recovered."""
@@ -260,10 +260,13 @@ class CallbackMonitor(AsyncIterator[Result]):
     def _set_alarm(self, due: float) -> None:
         if self._stretch_of_all > 1:
             due = min(due, self._time() + RECONSIDER)
-        if not self._is_over and (self._alarm is None or due < self._alarm.when()):
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = self._home().call_at(due, self._ring)
+        if self._is_over:
+            return
+        if self._alarm is not None:
+            if 0 <= due - self._alarm.when() < RESOLUTION:
+                return
+            self._alarm.cancel()
+        self._alarm = self._home().call_at(due, self._ring)
 
     def _ring(self) -> None:
         self._alarm = None

@@ -127,6 +127,11 @@ class Polling:
         _positive("interval", interval)
         return cls(jitter=0.0, fixed_interval=interval)
 
+    @property
+    def longest_interval(self) -> float:
+        """Seconds between two looks at most, where no delay, failure, `Retry-After` or rate limit makes them more."""
+        return self.max_interval if self.fixed_interval is None else self.fixed_interval
+
     def for_the_end(self) -> Polling:
         """The same schedule for a caller who waits only for the end of the call."""
         return attrs.evolve(self, weights=[(state, 0.0) for state in _ON_THE_WAY])

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from tenios_async._exchange import KEEPALIVE, ExchangeFailed, Progress, describe, without_frames
+from tenios_async._exchange import ExchangeFailed, Progress, describe, without_frames
 from tenios_async._models import Connections
 from tenios_async._reader import AnswerReader
 from tenios_async._wire import is_address
@@ -44,12 +44,20 @@ class PoolExchange:
         make_ssl_context: called at the first connection, where the base URL is https.
         max_connections: open at once; further requests wait in order.
         user_agent: for the header of that name.
+        keepalive: seconds a connection stays open idle; may be changed at any time.
     """
 
     def __init__(
-        self, base_url: str, *, make_ssl_context: Callable[[], ssl.SSLContext], max_connections: int, user_agent: str
+        self,
+        base_url: str,
+        *,
+        make_ssl_context: Callable[[], ssl.SSLContext],
+        max_connections: int,
+        user_agent: str,
+        keepalive: float,
     ) -> None:
         self.name = "pool"
+        self.keepalive = keepalive
         parts = urlsplit(base_url)
         self._is_tls = parts.scheme == "https"
         self._host = parts.hostname or ""
@@ -250,14 +258,14 @@ class PoolExchange:
             return
         self._idle[connection] = None
         if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(KEEPALIVE, self._drop_expired)
+            self._sweep = asyncio.get_running_loop().call_later(self.keepalive, self._drop_expired)
 
     def _drop_expired(self) -> None:
         loop = asyncio.get_running_loop()
         self._sweep = None
         while self._idle:
             oldest = next(iter(self._idle))
-            if (expires := oldest.last_used + KEEPALIVE) > loop.time():
+            if (expires := oldest.last_used + self.keepalive) > loop.time():
                 self._sweep = loop.call_at(expires, self._drop_expired)
                 return
             self._drop_oldest()

@@ -14,7 +14,7 @@ import types
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from tenios_async._exchange import HttpxExchange, OwnHttpxExchange
+from tenios_async._exchange import KEEPALIVE, HttpxExchange, OwnHttpxExchange
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,6 +52,7 @@ class Rooms:
         self._ssl_context = ssl_context
         self._max_connections = max_connections
         self._user_agent = user_agent
+        self._keepalive = KEEPALIVE
         self._why_httpx: str | None = None
         self._is_settled = False
         self._pool: PoolExchange | None = None
@@ -74,6 +75,12 @@ class Rooms:
     def connections(self) -> Connections | None:
         """Those of the pool, if it was entered."""
         return None if self._pool is None else self._pool.connections
+
+    def outlast(self, interval: float) -> None:
+        """Lets idle connections live until a poll that comes after so many seconds has come back."""
+        self._keepalive = max(self._keepalive, 1.5 * interval)
+        if self._pool is not None:
+            self._pool.keepalive = self._keepalive
 
     def enter(self) -> Exchange:
         """The room for a request that is about to be sent."""
@@ -113,6 +120,7 @@ class Rooms:
                 make_ssl_context=self._make_ssl_context,
                 max_connections=self._max_connections,
                 user_agent=self._user_agent,
+                keepalive=self._keepalive,
             )
         return self._pool
 
@@ -125,6 +133,7 @@ class Rooms:
                     ssl_context=ssl_context,
                     max_connections=self._max_connections,
                     user_agent=self._user_agent,
+                    keepalive=self._keepalive,
                 )
             except ImportError:
                 raise ValueError(_PROXY_PROBLEM + ": a SOCKS proxy needs `pip install 'httpx[socks]'`") from None

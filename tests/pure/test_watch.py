@@ -266,16 +266,23 @@ def test_what_is_left_of_a_delay_counts_from_the_last_look():
     assert watch.restretch(3.0) == 10 + 90 + 3 * 5
 
 
-def test_a_look_may_come_early_by_a_fifth_of_what_is_neither_delay_nor_fixed_nor_after_a_failure():
+def test_a_look_may_come_early_by_three_tenths_of_what_is_neither_delay_nor_fixed_nor_after_a_failure():
     watch = machine(Callback(1, delay=100, placed_at=EPOCH), Told(every=110.0), age=0.0)
     assert (watch.wait, watch.slack) == (0, 0), "before the first look there is none"
     watch.step(0.0, CallbackStatus.ACCEPTED)
-    assert watch.slack == pytest.approx(2)
+    assert watch.slack == pytest.approx(3)
     watch.step(110.0, ServerError(500))
     assert watch.slack == 0
     watch = machine(polling=Polling.fixed(10))
     watch.step(0.0, CallbackStatus.CALLING_A)
     assert watch.slack == 0
+
+
+def test_no_look_comes_so_early_that_the_interval_is_below_the_shortest():
+    for every, slack in ((4.0, 0.0), (5.0, 1.0), (10.0, 3.0)):
+        watch = machine(polling=Told(every=every, min_interval=4.0))
+        watch.step(0.0, CallbackStatus.CALLING_A)
+        assert watch.slack == slack
 
 
 def test_a_first_look_waits_two_seconds_for_each_one_above_a_stretch_of_one():
@@ -296,7 +303,7 @@ def test_which_stretch_would_make_a_look_due():
 
 
 def test_a_look_that_would_be_beyond_the_end_does_not_come_early():
-    for timeout, slack in ((20.0, 0.0), (20.5, 4.0)):
+    for timeout, slack in ((20.0, 0.0), (20.5, 6.0)):
         watch = machine(polling=Told(every=20.0), timeout=timeout)
         watch.step(0.0, CallbackStatus.CALLING_A)
         assert watch.slack == slack

@@ -125,6 +125,21 @@ async def test_a_watch_keeps_its_connection(network):
     assert len(net.peers) == 1
 
 
+@pytest.mark.parametrize("polling", [Polling.fixed(300), Polling(min_interval=300, max_interval=300)])
+async def test_a_watch_on_a_slow_schedule_of_its_own_keeps_its_connection(network, polling):
+    """Also where the pool was opened before anybody knew of it."""
+    async with network(answering(with_length())) as net, client() as tenios:
+        await tenios.callback_status(10)
+        with pytest.raises(WatchTimeout):
+            async for _ in tenios.watch_callback(10, polling=polling, timeout=7000):
+                pass
+        assert net.open
+        await anyio.sleep(600)
+        assert not net.open
+    assert len(net.requests) > 20
+    assert len(net.peers) == 1
+
+
 @pytest.mark.parametrize("ending", ["finish", "reset"])
 async def test_an_idle_connection_that_the_server_closes_is_never_used(network, ending):
     async with network(vendor()) as net, client(max_connections=1) as tenios:
