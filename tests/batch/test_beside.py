@@ -1,5 +1,6 @@
 """The file beside a ledger, and the checksums in it: what was recorded is never forgotten unnoticed."""
 
+import contextlib
 import os
 import shutil
 import stat
@@ -408,6 +409,55 @@ def test_a_row_that_is_not_what_was_written_is_refused(closed, change):
     with LedgerFile.read(closed) as ledger:
         with pytest.raises(LedgerRefused, match="damaged in row 1"):
             list(ledger.rows())
+
+
+def schema_that_is_no_text(path):
+    """SQLite quotes it in what it says, and Python cannot read that."""
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE calls", b"\xffREATE TABLE calls"))
+
+
+def page_of_zeros(path):
+    content = path.read_bytes()
+    at = content.index(number(CONTACTS).encode()) // 4096 * 4096
+    path.write_bytes(content[:at] + bytes(4096) + content[at + 4096 :])
+
+
+DAMAGE = {
+    "no mark": lambda path: changed(path, "DELETE FROM mark"),
+    "an identity that is no bytes": lambda path: changed(path, "UPDATE mark SET identity = 5"),
+    "facts that are no JSON": lambda path: changed(path, "INSERT INTO facts VALUES ('kind', '{')"),
+    "a state that there is not": lambda path: changed(path, "UPDATE calls SET state = 'LOST'"),
+    "text that is none": lambda path: changed(path, "UPDATE calls SET state = CAST(x'ff' AS TEXT), extra = CAST(x'ff' AS TEXT)"),
+    "a schema that is none": schema_that_is_no_text,
+    "a page of zeros": page_of_zeros,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_whatever_is_damaged_only_the_librarys_own_errors_come_out(closed, damage):
+    """Of whatever is read first."""
+    damage(closed)
+    before = closed.read_bytes()
+    with pytest.raises((LedgerRefused, LedgerFailed)):
+        LedgerFile.write(closed)
+    for look in (LedgerFile.rows, LedgerFile.counts, LedgerFile.tally, LedgerFile.extras, LedgerFile.resolutions):
+        with contextlib.suppress(LedgerRefused, LedgerFailed), LedgerFile.read(closed) as ledger:
+            list(look(ledger))
+    assert closed.read_bytes() == before
+
+
+@BOTH
+def test_rows_that_are_missing_and_other_tables_are_refused(closed, opening):
+    """Also to who only looks: a report of nobody looks like one of a campaign that has not begun."""
+    content = closed.read_bytes()
+    leaf = content.index(number(CONTACTS).encode()) // 4096 * 4096
+    assert content[leaf] == 13  # a leaf of a table (SQLite's file format, 1.6), then how many cells it has
+    spoil(closed, leaf + 4)
+    with pytest.raises(LedgerRefused, match="damaged"):
+        opening(closed)
+    closed.write_bytes(content.replace(b"id INTEGER PRIMARY KEY", b"id INTEGER PRIMARY_KEY"))
+    with pytest.raises(LedgerRefused, match="not those of a ledger"):
+        opening(closed)
 
 
 def test_an_index_that_lacks_a_number_is_refused(closed):

@@ -343,7 +343,6 @@ def test_what_it_waits_for_is_told_now_and_then(ledger, tenios, service, environ
 
 def test_a_report_that_finds_no_room_at_the_end_hides_nothing(ledger, tenios, service, tmp_path):
     """The calls were made: how they went is what the command ends with."""
-
     handle = service.handle
 
     def take_its_place(*request):

@@ -53,7 +53,9 @@ def rooms() -> list[tuple[str, Path]]:
     return [(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path) for path in files]
 
 
-@pytest.mark.parametrize("path", [path for _, path in rooms() if path.name != "__main__.py"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for _, path in rooms() if path.name != "__main__.py"], ids=lambda path: path.name
+)
 def test_every_module_can_be_imported(path):
     """Also one that only type checkers import: whoever resolves annotations imports it too."""
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
