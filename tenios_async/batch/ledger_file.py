@@ -394,7 +394,7 @@ def _sqlites_as_ours(path: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Generator[None]:
-    """And as damage what is not as it was written: no text, no JSON, nothing; also SQLite's own words about such text."""
+    """And as damage what is not as it was written: no text, no JSON, nothing; SQLite's words quote such text too."""
     try:
         with _sqlites_as_ours(path):
             yield
