@@ -130,10 +130,6 @@ class Exchange(Protocol):
         """
         ...
 
-    async def aclose(self) -> None:
-        """Closes what this room opened."""
-        ...
-
 
 class HttpClient(Protocol):
     """An `httpx.AsyncClient` or an `httpx2.AsyncClient`, as type checkers see both: what this room uses of them."""

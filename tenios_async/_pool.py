@@ -159,9 +159,7 @@ class PoolExchange:
         raise ExchangeFailed(describe(TimeoutError(), timed_out=True), Progress.NOT_SENT, timed_out=True)
 
     async def _acquire(self, idle_for: float) -> _Connection:
-        connection = self._take_idle(idle_for)
-        if connection is not None:
-            return connection
+        connection: _Connection | None
         if self._free_slots:
             self._free_slots -= 1
         elif self._idle:  # all too long idle: the oldest gives its slot

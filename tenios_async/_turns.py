@@ -90,9 +90,6 @@ class _PacedExchange:
         self._turns = turns
         self._has_turn = has_turn
 
-    async def aclose(self) -> None:
-        await self._exchange.aclose()
-
     async def post(
         self, path: str, body: Body, *, deadline: float, before_send: Callable[[], Awaitable[None]] | None = None
     ) -> Reply:

@@ -6,12 +6,13 @@ What is damaged is refused and not guessed at.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 from typing import TYPE_CHECKING
 
 from tenios_async.batch.beside import witnessed
 from tenios_async.batch.errors import LedgerRefused
-from tenios_async.batch.tables import APPLICATION_ID, DAMAGED, VERSION, checksum
+from tenios_async.batch.tables import APPLICATION_ID, DAMAGED, SCHEMA, VERSION, checksum
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -48,6 +49,28 @@ def _header(path: Path) -> bytes:
 
 def _says_so(header: bytes) -> bool:
     return header.startswith(b"SQLite format 3\0") and int.from_bytes(header[68:72]) == APPLICATION_ID
+
+
+def check_tables(path: Path) -> None:
+    """Raises `LedgerRefused` where what it says of its tables is damaged, or rows are missing. For who only looks too.
+
+    The words of the schema are in the file, and SQLite believes them; 100,000 rows take 10 ms.
+    """
+    with looking_at(path) as connection:
+        is_ours = _schema() <= set(connection.execute("SELECT name, sql FROM sqlite_schema"))
+        if is_ours:
+            (rows,) = connection.execute("SELECT count(*) FROM calls NOT INDEXED").fetchone()
+            (keys,) = connection.execute("SELECT count(*) FROM calls INDEXED BY sqlite_autoindex_calls_1").fetchone()
+    if not is_ours or rows != keys:
+        what = f"{rows} rows and {keys} keys" if is_ours else "its tables are not those of a ledger"
+        raise LedgerRefused(f"{path} is damaged ({what}); it was not touched")
+
+
+@functools.cache
+def _schema() -> frozenset[tuple[str, str]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        return frozenset(connection.execute("SELECT name, sql FROM sqlite_schema"))
 
 
 def check_whole(path: Path) -> None:

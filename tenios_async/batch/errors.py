@@ -49,10 +49,20 @@ def sqlites_as_ours(path: Path) -> Generator[None]:
 
 
 @contextlib.contextmanager
+def reading(path: Path) -> Generator[None]:
+    """And as damage what is not as it was written: no text, no JSON, nothing; SQLite's words quote such text too."""
+    try:
+        with sqlites_as_ours(path):
+            yield
+    except (TypeError, ValueError):
+        raise LedgerRefused(f"{path} is damaged: it does not hold what was written; it was not touched") from None
+
+
+@contextlib.contextmanager
 def refused_or_failed(path: Path) -> Generator[None]:
     """And the system's, where they are about the ledger and not about what is being read or written beside it."""
     try:
-        with sqlites_as_ours(path):
+        with reading(path):
             yield
     except OSError as error:
         raise LedgerFailed(_failed(path, error)) from None

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tenios_async import CallbackStatus
 from tenios_async.batch.beside import Beside, record_beside
-from tenios_async.batch.checks import check_commits, check_header, check_whole, damaged, looking_at
-from tenios_async.batch.errors import LedgerError, LedgerRefused, refused_or_failed, sqlites_as_ours
+from tenios_async.batch.checks import check_commits, check_header, check_tables, check_whole, damaged, looking_at
+from tenios_async.batch.errors import LedgerError, LedgerRefused, reading, refused_or_failed, sqlites_as_ours
 from tenios_async.batch.figures import mask_numbers
 from tenios_async.batch.making import appearing, sync_folder
 from tenios_async.batch.row import Resolution
@@ -56,10 +56,17 @@ class LedgerFile:
         self._connection = connection
         self._lock = lock
         self._record = record
-        (self._identity,) = connection.execute("SELECT identity FROM mark").fetchone()
         self._has_failed = False
-        self.facts: dict[str, Any] = _facts(connection)
+        self.facts: dict[str, Any]
         """What was laid down when it was made, and counts of what was rejected."""
+        try:
+            (self._identity,) = connection.execute(
+                "SELECT identity FROM mark WHERE typeof(identity) = 'blob'"
+            ).fetchone()
+            self.facts = _facts(connection)
+        except BaseException:
+            connection.close()
+            raise
 
     @classmethod
     def create(
@@ -99,6 +106,7 @@ class LedgerFile:
             lock = Beside(path)
             try:
                 check_commits(path)
+                check_tables(path)
                 check_whole(path)
                 ledger = cls(path, _connect(path), lock, lock.record)
             except BaseException:
@@ -121,6 +129,7 @@ class LedgerFile:
         check_header(path)
         with refused_or_failed(path):
             check_commits(path)
+            check_tables(path)
             return cls(path, _connect(path), None, functools.partial(record_beside, path))
 
     def close(self) -> None:
@@ -245,8 +254,9 @@ class LedgerFile:
 
     def resolutions(self) -> dict[int, Resolution]:
         """What was said last of each row, by its number."""
-        found = self._connection.execute("SELECT call, verdict, who, max(at) FROM resolutions GROUP BY call")
-        return {call: Resolution(verdict, who, datetime.fromtimestamp(at, UTC)) for call, verdict, who, at in found}
+        with reading(self.path):
+            found = self._connection.execute("SELECT call, verdict, who, max(at) FROM resolutions GROUP BY call")
+            return {call: Resolution(verdict, who, datetime.fromtimestamp(at, UTC)) for call, verdict, who, at in found}
 
     def recover(self) -> int:
         """After a crash: whatever was being placed is in doubt. Gives how many, for the writer who has the lock."""
@@ -262,7 +272,7 @@ class LedgerFile:
 
     def last(self) -> int:
         """The number of its last row, 0 where there is none."""
-        (found,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()
+        ((found,),) = self.query("SELECT coalesce(max(id), 0) FROM calls")
         return int(found)
 
     def rows(self, *states: RowState) -> Iterator[Row]:
@@ -272,10 +282,10 @@ class LedgerFile:
 
     def extras(self) -> list[str]:
         """The names of all further columns that its contacts have."""
-        found = self._connection.execute("SELECT DISTINCT extra FROM calls WHERE extra IS NOT NULL")
         names: dict[str, None] = {}
-        for (text,) in found:
-            names.update(dict.fromkeys(json.loads(text)))
+        with reading(self.path):
+            for (text,) in self._connection.execute("SELECT DISTINCT extra FROM calls WHERE extra IS NOT NULL"):
+                names.update(dict.fromkeys(json.loads(text)))
         return list(names)
 
     def by_key(self, key: str) -> Row | None:
@@ -284,20 +294,23 @@ class LedgerFile:
 
     def counts(self) -> dict[RowState, int]:
         """How many rows are in each state."""
-        found = self._connection.execute("SELECT state, count(*) FROM calls GROUP BY state")
-        return dict.fromkeys(RowState, 0) | {RowState(state): count for state, count in found}
+        with reading(self.path):
+            found = self._connection.execute("SELECT state, count(*) FROM calls GROUP BY state")
+            return dict.fromkeys(RowState, 0) | {RowState(state): count for state, count in found}
 
     def tally(self) -> dict[tuple[RowState, CallbackStatus | None], int]:
         """The same, by the last state of the call that was seen too."""
-        found = self._connection.execute("SELECT state, status, count(*) FROM calls GROUP BY state, status")
-        return {
-            (RowState(state), None if status is None else CallbackStatus(status)): count
-            for state, status, count in found
-        }
+        with reading(self.path):
+            found = self._connection.execute("SELECT state, status, count(*) FROM calls GROUP BY state, status")
+            return {
+                (RowState(state), None if status is None else CallbackStatus(status)): count
+                for state, status, count in found
+            }
 
     def query(self, sql: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Reads; for figures. `?` stands for a value."""
-        yield from self._connection.execute(sql, tuple(values))
+        with reading(self.path):
+            yield from self._connection.execute(sql, tuple(values))
 
     @staticmethod
     def whole(sql: str) -> str:
@@ -326,7 +339,7 @@ class LedgerFile:
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _select(self, where: str, given: Iterable[Any]) -> Iterator[Row]:
-        for values in self._connection.execute(f"SELECT {ROW} FROM calls WHERE {where}", tuple(given)):  # noqa: S608  # our own words
+        for values in self.query(f"SELECT {ROW} FROM calls WHERE {where}", given):  # noqa: S608  # our own words
             try:
                 yield row_of(values)
             except Damaged:

@@ -130,13 +130,16 @@ async def run(
             try:
                 output.transition(transition, row=row.id, line=row.line, number=number)
             except BrokenPipeError:
-                campaign.stop("nobody reads what it says")
+                nobody_reads()
+
+    def nobody_reads() -> None:
+        campaign.stop("nobody reads what it says")
 
     if report is not None:
         check_writable(report)
     client = make_client()
     try:
-        async with Campaign(ledger) as campaign, client, shown(output, campaign):
+        async with Campaign(ledger) as campaign, client, shown(output, campaign, nobody_reads):
             progress = await campaign.run(client, hook=tell, **attrs.asdict(options, recurse=False))
     except LedgerFailed as failure:
         for row in failure.rows:
@@ -208,20 +211,27 @@ class HasProgress(Protocol):
 
 
 class shown:  # noqa: N801  # a context manager
-    """Shows how far a campaign is for as long as it runs."""
+    """Shows how far a campaign is for as long as it runs; calls `nobody_reads` where that is so."""
 
-    def __init__(self, output: Output, campaign: HasProgress) -> None:
+    def __init__(self, output: Output, campaign: HasProgress, nobody_reads: Callable[[], None]) -> None:
         self._output = output
         self._campaign = campaign
+        self._nobody_reads = nobody_reads
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._show())
+        self._task = asyncio.create_task(self._show_while_somebody_reads())
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None  # noqa: S101  # entered
         self._task.cancel()
         await asyncio.wait([self._task])
+
+    async def _show_while_somebody_reads(self) -> None:
+        try:
+            await self._show()
+        except BrokenPipeError:
+            self._nobody_reads()
 
     async def _show(self) -> None:
         output, campaign = self._output, self._campaign

@@ -68,7 +68,7 @@ async def work(
     try:
         async with PostgresLedger(url) as opened, client:
             worker = Worker(opened, client, hook=tell, counting=True, **attrs.asdict(hands))
-            async with shown(output, worker):
+            async with shown(output, worker, worker.leave):
                 progress = await worker.run()
     except LedgerFailed as failure:
         for row in failure.rows:

@@ -102,8 +102,6 @@ class SimulatorServer:
             answer = self.service.handle(request.method.decode(), request.target.decode(), bytes(body))
             if not await self._answer(wire, writer, answer) or wire.our_state is not h11.DONE:
                 return
-            if wire.their_state is not h11.DONE:
-                return
             wire.start_next_cycle()
 
     async def _answer(self, wire: h11.Connection, writer: asyncio.StreamWriter, answer: Answer) -> bool:

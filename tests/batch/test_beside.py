@@ -1,7 +1,9 @@
 """The file beside a ledger, and the checksums in it: what was recorded is never forgotten unnoticed."""
 
+import contextlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,6 +14,7 @@ import pytest
 from tenios_async import CallbackRequest
 from tenios_async.batch import IllegalMove, LedgerFailed, LedgerRefused, NewRow, RowState, SQLiteLedger
 from tenios_async.batch.beside import Beside, beside, record_beside, witnessed
+from tenios_async.batch.errors import LedgerInUse
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.standing import Standing, crash, intend
 
@@ -337,6 +340,48 @@ def test_the_witness_goes_forward_only(tmp_path):
     Beside(path).release()
 
 
+@pytest.fixture
+def handles(monkeypatch):
+    """Those that were opened, and those that were closed."""
+    opened, closed = [], []
+    open_, close = os.open, os.close
+
+    def opening(*arguments, **options):
+        opened.append(open_(*arguments, **options))
+        return opened[-1]
+
+    def closing(handle):
+        closed.append(handle)
+        close(handle)
+
+    monkeypatch.setattr(os, "open", opening)
+    monkeypatch.setattr(os, "close", closing)
+    return opened, closed
+
+
+def test_whoever_is_refused_keeps_no_handle(tmp_path, handles):
+    """A program that tries again and again until it may would run out of them."""
+    opened, closed = handles
+    lock = Beside(tmp_path / "calls.db")
+    for _ in range(3):
+        with pytest.raises(LedgerInUse):
+            Beside(tmp_path / "calls.db")
+    assert closed == opened[1:]
+    lock.release()
+    lock.release()
+    assert sorted(closed) == sorted(opened)
+
+
+def test_who_resolves_keeps_no_handle_and_writes_the_first_commit_too(tmp_path, handles):
+    path, identity = tmp_path / "calls.db", b"12345678"
+    record_beside(path, identity, 1)
+    opened, closed = handles
+    assert len(opened) == 1
+    assert closed == opened
+    assert witnessed(path, identity) == 1
+    assert stat.S_IMODE(beside(path).stat().st_mode) == 0o600
+
+
 # --- what stands in it
 
 
@@ -364,6 +409,55 @@ def test_a_row_that_is_not_what_was_written_is_refused(closed, change):
     with LedgerFile.read(closed) as ledger:
         with pytest.raises(LedgerRefused, match="damaged in row 1"):
             list(ledger.rows())
+
+
+def schema_that_is_no_text(path):
+    """SQLite quotes it in what it says, and Python cannot read that."""
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE calls", b"\xffREATE TABLE calls"))
+
+
+def page_of_zeros(path):
+    content = path.read_bytes()
+    at = content.index(number(CONTACTS).encode()) // 4096 * 4096
+    path.write_bytes(content[:at] + bytes(4096) + content[at + 4096 :])
+
+
+DAMAGE = {
+    "no mark": lambda path: changed(path, "DELETE FROM mark"),
+    "an identity that is no bytes": lambda path: changed(path, "UPDATE mark SET identity = 5"),
+    "facts that are no JSON": lambda path: changed(path, "INSERT INTO facts VALUES ('kind', '{')"),
+    "a state that there is not": lambda path: changed(path, "UPDATE calls SET state = 'LOST'"),
+    "text that is none": lambda path: changed(path, "UPDATE calls SET state = CAST(x'ff' AS TEXT), extra = CAST(x'ff' AS TEXT)"),
+    "a schema that is none": schema_that_is_no_text,
+    "a page of zeros": page_of_zeros,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_whatever_is_damaged_only_the_librarys_own_errors_come_out(closed, damage):
+    """Of whatever is read first."""
+    damage(closed)
+    before = closed.read_bytes()
+    with pytest.raises((LedgerRefused, LedgerFailed)):
+        LedgerFile.write(closed)
+    for look in (LedgerFile.rows, LedgerFile.counts, LedgerFile.tally, LedgerFile.extras, LedgerFile.resolutions):
+        with contextlib.suppress(LedgerRefused, LedgerFailed), LedgerFile.read(closed) as ledger:
+            list(look(ledger))
+    assert closed.read_bytes() == before
+
+
+@BOTH
+def test_rows_that_are_missing_and_other_tables_are_refused(closed, opening):
+    """Also to who only looks: a report of nobody looks like one of a campaign that has not begun."""
+    content = closed.read_bytes()
+    leaf = content.index(number(CONTACTS).encode()) // 4096 * 4096
+    assert content[leaf] == 13  # a leaf of a table (SQLite's file format, 1.6), then how many cells it has
+    spoil(closed, leaf + 4)
+    with pytest.raises(LedgerRefused, match="damaged"):
+        opening(closed)
+    closed.write_bytes(content.replace(b"id INTEGER PRIMARY KEY", b"id INTEGER PRIMARY_KEY"))
+    with pytest.raises(LedgerRefused, match="not those of a ledger"):
+        opening(closed)
 
 
 def test_an_index_that_lacks_a_number_is_refused(closed):

@@ -217,6 +217,7 @@ def mixed(path):
                 ledger.change(row, see("a", CallbackStatus.CALLING_A, moment(10), 1))
                 ledger.change(row, see("a", CallbackStatus(ending), moment(20 + row), 3))
             ledger.change(4, lose("a", "TENIOS does not know it", moment(30)))
+            ledger.change(5, see("a", CallbackStatus.CALLING_B, moment(11), 1))
             ledger.change(5, see("a", CallbackStatus.CONNECTED, moment(12), 2))
             ledger.change(6, intend("a", moment(6)))
             ledger.change(6, refuse("a", "INVALID_FIELDS", moment(7)))
@@ -244,6 +245,7 @@ def test_the_figures_are_those_of_the_rows(mixed):
     assert N[6] not in repr(figures)
     assert figures.time_in_state["CALLING_A"].count == 3
     assert figures.time_in_state["CALLING_A"].seconds == pytest.approx(11 + 12 + 13)
+    assert (figures.time_in_state["CALLING_B"].count, figures.time_in_state["CALLING_B"].seconds) == (1, 1.0)
     assert sum(count for bucket in figures.timeline.buckets for count in bucket.values()) == 6
     assert figures.first_placed_at == datetime(2026, 11, 23, 9, 0, 2, tzinfo=UTC)
 

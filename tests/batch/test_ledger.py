@@ -339,6 +339,52 @@ def test_a_disk_that_fails_while_it_is_made(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+NO_ROOM = """
+import resource, signal, sys
+from tenios_async.batch import LedgerFailed, SQLiteLedger
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    SQLiteLedger.create(sys.argv[1])
+except LedgerFailed as error:
+    print("failed:", error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no limit to the size of a file")
+@pytest.mark.parametrize("room", [0, 5000, 20_000])
+def test_a_disk_without_room_for_a_new_one(path, room):
+    """Not even for its first page, its tables, or what it is."""
+    with program(NO_ROOM, path, room) as making:
+        out, _ = making.communicate()
+    assert out.startswith(f"failed: {path} cannot be written")
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_one_that_cannot_be_recovered_is_let_go_again(ledger_path, monkeypatch):
+    """A web backend that tries it again, once there is room, must not find it in use by itself."""
+
+    def fail(_):
+        raise LedgerFailed("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LedgerFile, "recover", fail)
+        with pytest.raises(LedgerFailed, match="full"):
+            await SQLiteLedger(ledger_path).__aenter__()
+    async with SQLiteLedger(ledger_path):
+        pass
+
+
+def test_what_turns_out_to_be_damaged_while_it_is_open_is_said_to_be(ledger_path):
+    """The damage is met by whoever reads that page first, in the middle of a run."""
+    with LedgerFile.write(ledger_path) as ledger:
+        with pytest.raises(LedgerRefused, match="is damaged"), ledger.transaction():
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+
 @pytest.mark.asyncio
 async def test_what_cannot_be_written_down_is_told_to_who_asked_for_it_alone(ledger_path):
     """One request of a web page must not end all the others'."""

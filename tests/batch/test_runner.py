@@ -7,8 +7,8 @@ import anyio
 import looptime
 import pytest
 
-from tenios_async import CallbackAttempt, CallbackRequest, CallbackStatus
-from tenios_async.batch import LedgerFailed
+from tenios_async import CallbackAttempt, CallbackRequest, CallbackStatus, ClientMisuse, WatchInterrupted
+from tenios_async.batch import LedgerFailed, RowState
 from tenios_async.batch.runner import Runner
 from tenios_async.batch.standing import intend, not_called, place
 from tenios_async.simulator import Fault, Manner, Script
@@ -351,6 +351,76 @@ async def test_a_call_that_tenios_does_not_know_ends_unobserved():
     assert town.ledger.states() == {"FINISHED": 2}
     standing = town.ledger.all[0].standing
     assert (standing.status, "does not know" in standing.reason) == (None, True)
+
+
+async def test_credentials_that_are_refused_to_a_poll_stop_placing_and_keep_what_is_open():
+    """They were right when it began: a key is changed in the middle of a campaign."""
+    town = Town(20, script=Script.talk())
+
+    async def change_the_key():
+        await anyio.sleep(5)
+        town.simulator.fail_status(*[Fault(403)] * 20)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(change_the_key)
+        progress = await town.run(concurrency=3)
+    assert "What is open is kept" in progress.stopped
+    assert town.ledger.states() == {"PLACED": 3, "QUEUED": 17}
+    town.service._faults.clear()
+    await town.run()
+    assert town.ledger.states() == {"FINISHED": 20}
+    town.assert_nobody_twice()
+
+
+async def test_a_client_that_is_closed_meanwhile_ends_it_with_one_error_and_keeps_what_is_open():
+    town = Town(5, script=Script.talk())
+    client = town.simulator.client()
+
+    async def close():
+        await anyio.sleep(5)
+        await client.aclose()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(close)
+        with pytest.raises(WatchInterrupted) as caught:
+            await Runner(town.ledger, client, concurrency=3).run()
+    assert isinstance(caught.value.__cause__, ClientMisuse)
+    assert town.ledger.states() == {"PLACED": 3, "QUEUED": 2}
+    await town.run()
+    assert town.ledger.states() == {"FINISHED": 5}
+    town.assert_nobody_twice()
+
+
+async def test_an_error_of_a_ledger_of_ones_own_comes_out():
+    town = Town(5)
+
+    async def queued(limit, after=0):
+        raise LookupError("not there")
+
+    town.ledger.queued = queued
+    with pytest.raises(ExceptionGroup) as caught:
+        await town.run()
+    assert caught.group_contains(LookupError, match="not there")
+    assert not town.service.inits
+
+
+async def test_what_is_seen_does_not_pile_up_before_a_slow_disk(monkeypatch):
+    """The polls wait for it, and nothing is lost."""
+    monkeypatch.setattr("tenios_async.batch.runner.UNWRITTEN", 5)
+    town = Town(60, script=Script.talk(ringing=1, seconds=1))
+    written = []
+    change_all = town.ledger.change_all
+
+    async def slowly(changes):
+        if all(row.standing.state is not RowState.QUEUED for row in town.ledger.all):
+            written.append(len(changes))
+            await anyio.sleep(20)
+        return await change_all(changes)
+
+    town.ledger.change_all = slowly
+    await town.run()
+    assert max(written) == 5
+    assert town.ledger.states() == {"FINISHED": 60}
 
 
 async def test_a_hook_that_raises_ends_nothing(caplog):

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -14,6 +16,7 @@ import pytest
 from tenios_async.batch import RowState
 from tenios_async.batch.cells import unguarded
 from tenios_async.batch.ledger_file import LedgerFile
+from tenios_async.cli import campaigns
 from tenios_async.simulator import Fault, Manner, Script
 
 AT_ONCE = Script((("DISCONNECTED", 0.0),))
@@ -301,6 +304,56 @@ def test_no_report_and_no_export_is_written_over_a_ledger(ledger, tenios, servic
     (tmp_path / "campaign.db").rename(tmp_path / "campaign.csv")
     done = tenios("batch", "export", "campaign.csv", "campaign.csv")
     assert (done.code, "not overwritten" in done.err) == (2, True)
+
+
+IMPATIENT = """
+import sys
+from tenios_async.cli import campaigns, run
+
+campaigns.TOLD_EVERY = 0.01
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("option", "code"), [((), 5), (("--json",), 141)])
+def test_nobody_is_called_any_more_where_nobody_reads_what_it_says(ledger, service, tenios, option, code):
+    """`tenios batch run ... | head -1`: what is open is followed to its end, and the next run goes on."""
+    service.latency = 0.2
+    command = [sys.executable, "-c", IMPATIENT, "batch", "run", "campaign.db", "--concurrency", "1", *option]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as running:
+        running.stdout.close()
+        err = running.stderr.read()
+    assert running.returncode == code
+    assert err == ("" if option else "tenios: placing was stopped: nobody reads what it says\n")
+    assert service.inits.total() < 5
+    assert tenios("batch", "run", "campaign.db").code == 0
+    assert service.inits == dict.fromkeys(NUMBERS, 1)
+
+
+def test_what_it_waits_for_is_told_now_and_then(ledger, tenios, service, environment, tmp_path):
+    environment.setattr(campaigns, "TOLD_EVERY", 0.01)
+    (tmp_path / "more.csv").write_text("callback_number\n+49221999999\n")
+    service.fail_init(Fault.busy("1"))
+    events = tenios("batch", "run", "campaign.db", "--json").events
+    told = [event for event in events if event["event"] == "progress"]
+    assert {"TENIOS, which asks for fewer calls"} <= {event["waiting_for"] for event in told}
+    service.fail_init(Fault.busy("1"))
+    assert tenios("batch", "add", "campaign.db", "more.csv").code == 0
+    assert "waiting for TENIOS, which asks for fewer calls" in show(tenios("batch", "run", "campaign.db")).out
+
+
+def test_a_report_that_finds_no_room_at_the_end_hides_nothing(ledger, tenios, service, tmp_path):
+    """The calls were made: how they went is what the command ends with."""
+    handle = service.handle
+
+    def take_its_place(*request):
+        (tmp_path / "report.html").mkdir(exist_ok=True)
+        return handle(*request)
+
+    service.handle = take_its_place
+    done = show(tenios("batch", "run", "campaign.db", "--report", "report.html"))
+    assert (done.code, service.inits.total()) == (0, 5)
+    assert "the report was not written" in done.err
 
 
 @pytest.mark.parametrize("report", ["missing/report.html", "."])

@@ -163,6 +163,21 @@ def test_simulate_serves_until_ctrl_c(environment, start, tenios):
     assert (code, json.loads(out), err) == (0, {"event": "ended", "inits": 1, "polls": 0}, "")
 
 
+def test_simulate_says_how_to_keep_up_with_it(environment, start, tenios):
+    """A call of half a minute is followed in a second, from the first look to the last."""
+    simulating = start("simulate", "--port", 0, "--speed", 20, "--seed", 1)
+    address, variables, advice = (simulating.stdout.readline() for _ in range(3))
+    assert "20 times as fast as life" in address
+    for word in shlex.split(variables.partition("export ")[2]):
+        environment.setenv(*word.split("=", 1))
+    words = shlex.split(advice.partition("tenios ")[2].replace("NUMBER", NUMBER))
+    events = tenios(*words, "--delay", 20, "--timeout", 20, "--json").events
+    assert events[-1]["event"] == "ended"
+    assert events[-2]["polls"] > 2
+    simulating.send_signal(signal.SIGINT)
+    assert _end(simulating)[0] == 0
+
+
 def test_the_module_is_the_command(start):
     code, out, err = _end(start("--version"))
     assert (code, err) == (0, "")

@@ -1,8 +1,8 @@
 """A program that places calls through a ledger until nothing can be written down any more, and prints how many it did.
 
 Its arguments: a ledger, a base URL, the path of a folder for the ledger's files when it is over, and what goes wrong:
-`nothing` (the disk itself is small), `size=BYTES` (no file may grow beyond), `fsync=CALLS` or `write=CALLS` (after so
-many calls the kernel answers each fsync, or each write to the ledger, with an error).
+`nothing` (the disk itself is small), `size=BYTES` (no file may grow beyond), `fsync=COMMITS` or `write=COMMITS` (after
+so many commits, of which a call has three, the kernel answers each fsync, or each write to the ledger, with an error).
 """
 
 import asyncio
@@ -52,12 +52,32 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
+class Breaking(SQLiteLedger):
+    """Breaks the disk before one of the commits: that of a new row, of its intent, or of its outcome."""
+
+    def __init__(self, path: Path, what: str, count: int) -> None:
+        super().__init__(path)
+        self._what = what
+        self._left = count if what in ("fsync", "write") else -1
+
+    async def put(self, new):
+        self._commit()
+        return await super().put(new)
+
+    async def change_all(self, changes):
+        self._commit()
+        return await super().change_all(changes)
+
+    def _commit(self) -> None:
+        if self._left == 0:
+            break_syscalls(self._what, errno.EIO if self._what == "fsync" else errno.ENOSPC)
+        self._left -= 1
+
+
 async def fill(path: Path, url: str, what: str, count: int) -> int:
     """How many calls were placed before the ledger failed."""
-    async with TeniosClient(KEY, base_url=url) as client, SQLiteLedger(path) as ledger:
+    async with TeniosClient(KEY, base_url=url) as client, Breaking(path, what, count) as ledger:
         for done, number in enumerate(numbers()):
-            if what in ("fsync", "write") and done == count:
-                break_syscalls(what, errno.EIO if what == "fsync" else errno.ENOSPC)
             try:
                 await ledger.place_once(client, CallbackRequest(CONFIG, number), key=number)
             except LedgerFailed:

@@ -8,6 +8,7 @@ hold: an invariant, or the bound of a time or of memory.
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 import time
@@ -80,6 +81,7 @@ def main() -> int:
     chosen = [each for each in experiments() if options.only is None or each.name in options.only]
     if not chosen or (options.only and len(chosen) != len(set(options.only))):
         sys.exit(f"there are {', '.join(each.name for each in experiments())}")
+    logging.getLogger("tenios_async").addHandler(logging.NullHandler())  # or each doubt would be a line on a terminal
     lines = [Line(each) for each in chosen]
     ends = time.monotonic() + (options.hours or 0) * 3600
     seed, goes_on = options.seed, True

@@ -1,6 +1,7 @@
 """Imports only point down, and the ground floor is pure."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,15 @@ def offences(room: str, source: str) -> list[str]:
 def rooms() -> list[tuple[str, Path]]:
     files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
     return [(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path) for path in files]
+
+
+@pytest.mark.parametrize(
+    "path", [path for _, path in rooms() if path.name != "__main__.py"], ids=lambda path: path.name
+)
+def test_every_module_can_be_imported(path):
+    """Also one that only type checkers import: whoever resolves annotations imports it too."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    importlib.import_module(".".join(part for part in parts if part != "__init__"))
 
 
 @pytest.mark.parametrize(("room", "path"), rooms(), ids=lambda value: getattr(value, "name", value))

@@ -226,3 +226,37 @@ async def test_the_import_brings_no_http_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+LATE = """
+    import asyncio, sys
+    from tenios_async import TeniosClient
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"}")
+        writer.write(b'HTTP/1.1 200 OK\\r\\nContent-Length: 22\\r\\n\\r\\n{"status":"REQUESTED"}')
+        writer.close()
+
+    async def main():
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, TeniosClient("key", base_url=url) as tenios:
+            assert await tenios.callback_status(10) == "REQUESTED"
+            assert "httpx" not in sys.modules
+
+            import respx
+            with respx.mock(base_url=url) as router:
+                router.post("/callback/status").respond(json={"status": "CONNECTED"})
+                assert await tenios.callback_status(10) == "CONNECTED"
+            assert await tenios.callback_status(10) == "REQUESTED"
+
+    asyncio.run(main())
+"""
+
+
+async def test_respx_of_a_program_that_imports_httpx_later():
+    """Until then nothing of it is imported, and nothing of it can be replaced."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LATE)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

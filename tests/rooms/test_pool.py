@@ -645,3 +645,22 @@ async def test_a_server_that_chooses_http_2(network):
     assert attempt.outcome is AttemptOutcome.NOT_SENT
     assert not net.requests
     assert not net.open
+
+
+async def test_a_client_that_was_never_closed_says_so(network):
+    """Its connections stay open for as long as the loop does."""
+    async with network(vendor()) as net:
+        tenios = client()
+        await tenios.callback_status(10)
+        left = [tenios]
+        del tenios
+        with pytest.warns(ResourceWarning, match="never closed: use `async with` or aclose"):
+            left.clear()
+        assert len(net.open) == 1
+
+
+async def test_one_that_was_never_used_may_be_closed():
+    unused = client()
+    await unused.aclose()
+    with pytest.raises(ClientMisuse, match="closed"):
+        await unused.callback_status(10)

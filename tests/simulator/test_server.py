@@ -203,6 +203,16 @@ async def test_it_closes_while_a_connection_is_arriving(service, turns):
     assert asyncio.all_tasks() == before
 
 
+async def test_a_connection_that_asyncio_hands_over_while_it_closes_is_dropped(service):
+    async with SimulatorServer(service) as running, asyncio.timeout(5):
+        running._closing = True
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(running))
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        assert not running._tasks
+
+
 async def test_a_port_in_use_is_an_oserror(service):
     async with SimulatorServer(service) as running:
         with pytest.raises(OSError, match=str(port_of(running))):

@@ -1,8 +1,10 @@
 """Rule 1, the rows after a byte may have left: refused on proof, unknown without. On asyncio and trio, in both rooms."""
 
 import sys
+import threading
 
 import anyio
+import httpx
 import pytest
 
 from tenios_async import (
@@ -18,6 +20,7 @@ from tenios_async import (
     ProtocolError,
     RateLimited,
     TeniosClient,
+    TeniosError,
 )
 
 from .conftest import KEY
@@ -280,3 +283,62 @@ async def test_closing_grants_running_calls_the_grace(client, answers):
             server.release()
     assert attempt.outcome is (AttemptOutcome.PLACED if answers else AttemptOutcome.UNKNOWN)
     assert server.inits == {NUMBER: 1}
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_as_many_polls_at_once_as_connections_are_allowed(certificates):
+    """On trio, where a stock client has no room for so many. None is answered before all have arrived."""
+    arrived = threading.Barrier(25)
+
+    def together(peer):
+        request = peer.read_request()
+        arrived.wait(20)
+        peer.send(CONNECTED)
+        return request
+
+    async with Server(together) as server, TeniosClient(KEY, base_url=server.url, max_connections=25) as tenios:
+        async with anyio.create_task_group() as group:
+            for number in range(25):
+                group.start_soon(tenios.callback_status, number)
+        assert len(server.peers) == 25
+
+
+class Endless(httpx.AsyncByteStream):
+    """Gives one piece after another and never lets the loop go on, as what is read from memory does."""
+
+    async def __aiter__(self):
+        while True:
+            yield b" " * 65536
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # on trio httpx's generators cannot be left without a warning
+async def test_an_answer_without_end_that_cannot_be_cancelled():
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Endless()))
+    async with httpx.AsyncClient(transport=transport) as http_client:
+        async with TeniosClient(KEY, http_client=http_client) as tenios:
+            with pytest.raises(ProtocolError, match="longer than 65536 bytes"):
+                await tenios.callback_status(10)
+
+
+async def test_what_a_transport_of_ones_own_raises_in_groups_is_told_by_its_first():
+    """As a task group raises it, for instance one that tries several addresses."""
+
+    def refuse(_):
+        raise ExceptionGroup("all have failed", [ExceptionGroup("", [OSError("no route")]), OSError("refused")])
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as http_client:
+        async with TeniosClient(KEY, http_client=http_client) as tenios:
+            with pytest.raises(TeniosError, match=r"OSError: no route"):
+                await tenios.callback_status(10)
+
+
+async def test_a_client_of_another_kind_is_refused():
+    class Wrapped(httpx.AsyncClient):
+        """One's own, which is one all the same."""
+
+    async with Wrapped() as wrapped:
+        TeniosClient(KEY, http_client=wrapped)
+        with httpx.Client() as synchronous:
+            for stranger in (object(), synchronous):
+                with pytest.raises(ValueError, match=r"must be an httpx\.AsyncClient"):
+                    TeniosClient(KEY, http_client=stranger)

@@ -248,6 +248,18 @@ async def test_tokens_of_an_end_that_nobody_read():
         assert [token.status for token in monitor.callbacks] == ["CALLING_A"]
 
 
+async def test_tokens_of_an_interruption_that_nobody_read():
+    """The call may be going on: another monitor looks again."""
+    fleet = Fleet(common=[(0, "CALLING_A")])
+    async with fleet.client() as tenios:
+        async with tenios.monitor() as monitor:
+            monitor.add(1, timeout=10)
+            await anext(monitor)
+            await anyio.sleep(60)
+            assert len(monitor) == 0
+        assert [(token.id, token.status) for token in monitor.callbacks] == [(1, "CALLING_A")]
+
+
 async def test_a_cancelled_anext_loses_nothing():
     fleet, told = Fleet(), []
     async with fleet.client() as tenios, tenios.monitor() as monitor:
