@@ -406,7 +406,7 @@ async def test_an_error_of_a_ledger_of_ones_own_comes_out():
 
 async def test_what_is_seen_does_not_pile_up_before_a_slow_disk(monkeypatch):
     """The polls wait for it, and nothing is lost."""
-    monkeypatch.setattr("tenios_async.batch.runner.UNWRITTEN", 5)
+    monkeypatch.setattr("tenios_async.batch.recording.UNWRITTEN", 5)
     town = Town(60, script=Script.talk(ringing=1, seconds=1))
     written = []
     change_all = town.ledger.change_all
