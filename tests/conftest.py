@@ -40,3 +40,18 @@ def postgres():
 def postgres_url(postgres):
     """Where a test may make its ledger."""
     return postgres.url(f"test_{next(_numbers)}")
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """What workers look for now and then they look for more often, so that no test waits for that."""
+    from tenios_async.batch import distributed, engine, following
+
+    for room, name in (
+        (distributed, "ATTEND_EVERY"),
+        (distributed, "LOOK_AGAIN"),
+        (distributed, "TRY_ELSEWHERE"),
+        (engine, "POLLED_EVERY"),
+        (following, "LOOK_EVERY"),
+    ):
+        monkeypatch.setattr(room, name, 0.1)

@@ -99,7 +99,8 @@ async def survive(server, url, folder, *, seconds: float, seed: int, patience: f
 
     PostgresSession.create(where, {"kind": KIND}, fill, with_jobs=True)
     with PostgresSession.write(where) as session:
-        session.set(controls.at_rate(RATE), controls.allowing_doubts(1))
+        session.set(controls.at_rate(RATE))
+        session.connection.execute("UPDATE controls SET since = 'Infinity'")  # however many doubts, it does not stop
     service, log = Service(script=LIFE), folder / "ends"
     happened = Counter()
     async with SimulatorServer(service) as simulator:
@@ -112,7 +113,6 @@ async def survive(server, url, folder, *, seconds: float, seed: int, patience: f
                 await asyncio.sleep(chance.uniform(0.2, 1.5))
                 happened[await _strike(chance, server, where, service, hands, resumed)] += 1
                 hands.look()
-                happened["stopped"] += await asyncio.to_thread(_go_on, where)
                 while len(hands.alive) < WORKERS:
                     await hands.start()
             for task in resumed:
@@ -123,9 +123,6 @@ async def survive(server, url, folder, *, seconds: float, seed: int, patience: f
                 while hands.alive:  # they end when everything has
                     await asyncio.sleep(0.2)
                     hands.look()
-                    if not hands.alive and await asyncio.to_thread(_go_on, where):
-                        happened["stopped"] += 1
-                        await hands.start()
     _check(where, service, numbers, happened, log)
     return happened
 
@@ -152,15 +149,6 @@ async def _strike(chance, server, url, service, hands, resumed):
     else:
         service.fail_init(Fault.lost(chance.choice([Manner.DROP, Manner.RESET, Manner.STALL])))
     return what
-
-
-def _go_on(url):
-    """What a person does where ten in doubt, one after another, have stopped placing; whether they had."""
-    with PostgresSession.write(url) as session:
-        if session.controls().stopped is None:
-            return False
-        session.set(controls.going_on())
-    return True
 
 
 async def _resume(hands, pid, seconds):

@@ -21,9 +21,6 @@ from tenios_async.batch import (
     SQLiteLedger,
     TooManyRejects,
     controls,
-    distributed,
-    engine,
-    following,
     jobs,
     postgres_campaign,
 )
@@ -39,25 +36,12 @@ from tenios_async.batch.standing import crash, intend, place, see
 from tenios_async.batch.turns import Turns
 from tenios_async.simulator import Fault, Manner, Script, Service, SimulatorServer
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("impatient")]
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 AT_ONCE = Script((("DISCONNECTED", 0.0),))
 SHORT = Script((("CALLING_A", 0.2), ("DISCONNECTED", 0.3)))
 ENDLESS = Script((("CALLING_A", 0.0), ("CALLING_B", 3600.0)))
 FAST = Polling.fixed(0.2)
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch):
-    """What workers look for now and then they look for more often, so that no test waits for that."""
-    for room, name in (
-        (distributed, "ATTEND_EVERY"),
-        (distributed, "LOOK_AGAIN"),
-        (distributed, "TRY_ELSEWHERE"),
-        (engine, "POLLED_EVERY"),
-        (following, "LOOK_EVERY"),
-    ):
-        monkeypatch.setattr(room, name, 0.1)
 
 
 class Town:

@@ -8,6 +8,7 @@ import pytest
 
 from tenios_async.simulator import Fault, Manner, Script
 
+pytestmark = pytest.mark.usefixtures("impatient")
 AT_ONCE = Script((("DISCONNECTED", 0.0),))
 NUMBERS = [f"+4922112345{index}" for index in range(5)]
 PASSWORD = "s3cret-of-the-database"
