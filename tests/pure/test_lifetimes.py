@@ -63,7 +63,7 @@ def test_nothing_has_ended_before_it_began(law):
 
 def test_the_laws_are_those_of_the_model():
     """No vendor figure exists: a slip of a digit would only show as a poll too many here and there."""
-    assert (ACCEPTED_AFTER, CALLING_A_AFTER, TALK) == (LogNormal(0.5, 0.5), LogNormal(0.4, 0.5), LogNormal(190.0, 1.05))
+    assert (LogNormal(0.5, 0.5), LogNormal(0.4, 0.5), LogNormal(190.0, 1.05)) == (ACCEPTED_AFTER, CALLING_A_AFTER, TALK)
     assert (RINGING_A.answered_after, RINGING_A.never_answered) == (Gamma(2.0, 4.0), 0.08)
     assert (RINGING_B.answered_after, RINGING_B.never_answered) == (Gamma(2.5, 5.0), 0.2)
     assert (RING_DURATION, RING_SMEAR, DIALS_WITHIN, STRANGE, UNLIKE) == (30.0, 3.0, 2.0, 30.0, 0.02)
