@@ -28,7 +28,7 @@ async def _watch(output: Output) -> None:
         placed = await tenios.init_callback("config-id", "+491234567890")
     if placed.id != _CALLBACK_ID:
         raise RuntimeError(f"the picture shows callback {_CALLBACK_ID}, and the simulator placed {placed.id}")
-    await calls.follow(simulator.client(), Callback(placed.id), output, polling=None, timeout=None)
+    await calls.follow(simulator.client(), Callback(placed.id), output, timeout=None)
 
 
 def render() -> str:

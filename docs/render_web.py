@@ -1,6 +1,6 @@
 """Renders docs/web-form.png and docs/web-ringing.png: examples/web_callback on a telephone, from the real page.
 
-It needs Chromium (on Debian: apt-get install chromium).
+It needs Chromium, and Noto Sans to look the same each time (on Debian: apt-get install chromium fonts-noto-core).
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ RECONNECTS = 3
 """Further tries to connect after a fault; urllib3's and botocore's defaults are 3 and 4 tries."""
 RECONNECT_AFTER = 0.5
 """Seconds before the first of them, doubling."""
+_NOT_SENT = "no connection to TENIOS, nothing was sent and no phone rang"
 
 
 class Placing:
@@ -41,6 +42,7 @@ class Placing:
         deadline: on anyio's clock.
         grace: seconds for an answer after a cancellation.
         chance: gives random numbers from 0 to 1.
+        permits: of calls that are written down before they leave: no more of them are under way than connections.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Placing:
         deadline: float,
         grace: float,
         chance: Callable[[], float],
+        permits: anyio.Semaphore | None,
     ) -> None:
         self._exchange = exchange
         self._request = request
@@ -61,6 +64,8 @@ class Placing:
         self._deadline = deadline
         self._grace = grace
         self._chance = chance
+        self._permits = permits if attempt.before_send is not None else None
+        self._permit: anyio.Semaphore | None = None  # once there is one
         self._asked = False
         self._departed = False
         self._stopping = self._is_cancelled = False
@@ -71,6 +76,17 @@ class Placing:
 
     async def run(self) -> Callback:
         """Places the call; the attempt is settled on every way out."""
+        try:
+            await self._run()
+        finally:  # in the step in which whoever awaits this is told: it writes that down before the next one begins
+            if self._permit is not None:
+                self._permit.release()
+        if self._error is not None:
+            raise self._error
+        assert self._attempt.callback is not None  # noqa: S101  # PLACED has one
+        return self._attempt.callback
+
+    async def _run(self) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(self._work)
             try:
@@ -82,10 +98,6 @@ class Placing:
                 raise
             finally:
                 self._scope.cancel()
-        if self._error is not None:
-            raise self._error
-        assert self._attempt.callback is not None  # noqa: S101  # PLACED has one
-        return self._attempt.callback
 
     async def stop(self) -> None:
         """Nothing new leaves; an answer under way may still come within the grace."""
@@ -135,6 +147,7 @@ class Placing:
         self._attempt.settle(outcome, error=error if is_reason else None)
 
     async def _place(self) -> Callback:
+        await self._take_permit()
         for pause in range(RECONNECTS + 1):
             try:
                 reply = await self._exchange.post(
@@ -152,6 +165,15 @@ class Placing:
             await anyio.sleep(wait)
         raise AssertionError("the last try returns or raises")
 
+    async def _take_permit(self) -> None:
+        if self._permits is None:
+            return
+        with anyio.CancelScope(deadline=self._deadline) as scope:
+            await self._permits.acquire()
+            self._permit = self._permits
+        if scope.cancelled_caught:
+            raise ConnectionFailed(f"{_NOT_SENT}: no connection was free in time")
+
     def _placed(self, reply: Reply) -> Callback:
         return Callback(
             id=parse_init(reply, self._body),
@@ -162,7 +184,7 @@ class Placing:
 
     def _verdict(self, failure: ExchangeFailed) -> TeniosError:
         if failure.progress is Progress.NOT_SENT:
-            return ConnectionFailed(f"no connection to TENIOS, nothing was sent and no phone rang: {failure}")
+            return ConnectionFailed(f"{_NOT_SENT}: {failure}")
         return CallbackOutcomeUnknown(str(failure))
 
     async def _before_send(self) -> None:

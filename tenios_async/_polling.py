@@ -98,7 +98,7 @@ class Polling:
         jitter: from 0 (exact instants) to 1 (15 % around the first interval in a state, 10 % around the others).
         weights: how much it matters, by state, that its beginning is seen late; 1 where not named. A mapping.
         ring_duration: seconds a phone rings, as in the callback configuration; None is not known: 30 is assumed.
-        speed: how many times faster than a real call everything happens; what `tenios simulate --speed` was told.
+        speed: how many times faster than in life calls go, their delays too; what `tenios simulate --speed` was told.
         fixed_interval: not None makes it a plain loop that knows nothing of states or delays; see `fixed`.
     """
 

@@ -152,7 +152,7 @@ class WatchMachine:
         self._chance = chance
         self._utc_now = utc_now
         self._placed = now - (age or 0.0)
-        self._delay_ends = None if age is None or not callback.delay else self._placed + callback.delay
+        self._delay_ends = None if age is None or not callback.delay else self._placed + callback.delay / polling.speed
         self._deadline = now + timeout
         self._next_look = now
         self._seen_since = self._last_look = now

@@ -47,7 +47,7 @@ class Stream(RedisStreamBroker):
             retry_on_error=away,
         )
         self._beat = redeliver_after / 4
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper: tuple[asyncio.Task[None], anyio.CancelScope] | None = None
         self._scopes: set[anyio.CancelScope] = set()
         self._is_told_to_stop = False
 
@@ -55,13 +55,15 @@ class Stream(RedisStreamBroker):
         """Also begins to say that this worker is alive."""
         await super().startup()
         if self.is_worker_process:
-            self._keeper = asyncio.create_task(self._keep())
+            scope = anyio.CancelScope()
+            self._keeper = asyncio.create_task(self._keep(scope)), scope
 
     async def shutdown(self) -> None:
         """Ends that."""
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+            task, scope = self._keeper
+            scope.cancel()  # again and again until it has ended: a cancellation may get lost, see `listen`
+            await asyncio.wait([task])
         await super().shutdown()
 
     @contextlib.contextmanager
@@ -77,25 +79,38 @@ class Stream(RedisStreamBroker):
                 self._scopes.discard(scope)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
-        """Jobs as they come. taskiq closes this first when the worker is told to stop."""
+        """Jobs as they come. taskiq cancels and closes this first when the worker is told to stop.
+
+        A cancellation that comes just when Redis has been asked gets lost before Python 3.12
+        (https://github.com/python/cpython/issues/86296), so it is looked for once Redis has answered.
+        """
         try:
-            async for message in super().listen():
-                yield message
+            async with Redis(connection_pool=self.connection_pool) as redis:
+                while not _is_cancelled():
+                    for message_id, fields in await self._read(redis):
+                        yield AckableMessage(data=fields[b"data"], ack=self._ack_generator(message_id, self.queue_name))
         finally:
             self._is_told_to_stop = True
             for scope in tuple(self._scopes):
                 scope.cancel()
 
-    async def _keep(self) -> None:
-        async with Redis(connection_pool=self.connection_pool) as redis:
-            while True:
-                try:
-                    await self._say_alive(redis)
-                    await self._take_from_the_dead(redis)
-                    await self._forget_what_is_done(redis)
-                except RedisError:
-                    _log.exception("the queue %s was not looked after", self.queue_name)
-                await asyncio.sleep(self._beat)
+    async def _read(self, redis: Redis) -> list[tuple[str, dict[bytes, bytes]]]:
+        found: Any = await redis.xreadgroup(
+            self.consumer_group_name, self.consumer_name, {self.queue_name: ">"}, count=self.count, block=self.block
+        )
+        return [job for _, jobs in found for job in jobs]
+
+    async def _keep(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            async with Redis(connection_pool=self.connection_pool) as redis:
+                while True:
+                    try:
+                        await self._say_alive(redis)
+                        await self._take_from_the_dead(redis)
+                        await self._forget_what_is_done(redis)
+                    except RedisError:
+                        _log.exception("the queue %s was not looked after", self.queue_name)
+                    await asyncio.sleep(self._beat)
 
     async def _say_alive(self, redis: Redis) -> None:
         """Claiming a job that is one's own sets its idle time back to 0 (https://redis.io/docs/latest/commands/xclaim/)."""
@@ -126,6 +141,11 @@ class Stream(RedisStreamBroker):
         if pending["min"] is not None:
             first = min(first, _parts(pending["min"].decode()))
         await redis.xtrim(self.queue_name, minid="{}-{}".format(*first), approximate=False)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _parts(entry: str) -> tuple[int, int]:

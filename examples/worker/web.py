@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import AsyncGenerator
 
 from taskiq.receiver import Receiver
 
-from worker.tasks import calls, place, request_to
+from worker.tasks import calls, log, place, request_to
 
 
 async def call_back(key: str, number: str) -> str:
@@ -55,6 +56,8 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--placing", action="store_true", help="place in this process")
     lifespan = placing if parser.parse_args().placing else asking
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)
     async with lifespan():
         while line := await asyncio.to_thread(sys.stdin.readline):
             key, number = line.split()

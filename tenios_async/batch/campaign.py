@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from tenios_async.batch.contacts import BadRow, Contact, is_json, read_contacts, writing_rejects
+from tenios_async.batch.contacts import OURS, BadRow, Contact, is_json, read_contacts, writing_rejects
 from tenios_async.batch.errors import LedgerRefused
 from tenios_async.batch.files import check_replaceable
 from tenios_async.batch.ledger_file import LedgerFile
-from tenios_async.batch.numbers import Numbers, read_opt_outs
+from tenios_async.batch.numbers import OPTED_OUT, Numbers, read_opt_outs
 from tenios_async.batch.progress import Progress
 from tenios_async.batch.row import NewRow
 from tenios_async.batch.runner import Runner
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tenios_async import Polling, TeniosClient
     from tenios_async.batch.access import Access
     from tenios_async.batch.hours import Hours
-    from tenios_async.batch.runner import Hook
+    from tenios_async.batch.recording import Hook
 
 KIND = "campaign"
 AT_ONCE = 1000
@@ -275,6 +275,10 @@ def take(
     config_id = ledger.facts["callback_config_id"]
     opted_out: Collection[str] = () if opt_out is None else read_opt_outs(Path(opt_out), numbers)
     counts: Counter[str] = Counter()
+
+    def is_opted_out(found: Contact) -> bool:
+        return found.request.callback_number in opted_out or found.fields.get(f"{OURS}reason") == OPTED_OUT
+
     with ExitStack() as stack:
         reject: Callable[[BadRow], None] = _forget
         if rejects is not None:
@@ -286,7 +290,7 @@ def take(
             wanted = [
                 NewRow(found.request.callback_number, found.request, found.line, found.extra)
                 for found in some
-                if isinstance(found, Contact) and found.request.callback_number not in opted_out
+                if isinstance(found, Contact) and not is_opted_out(found)
             ]
             are_new = iter(ledger.put_all(wanted))
             for found in some:
@@ -298,9 +302,9 @@ def take(
                             f"more than {max_bad:g} lines are bad, the last is line {found.line}: {found.reason}."
                             " Nothing was taken"
                         )
-                elif found.request.callback_number in opted_out:
+                elif is_opted_out(found):
                     counts["opted_out"] += 1
-                    reject(found.rejected("on the opt-out list"))
+                    reject(found.rejected(OPTED_OUT))
                 elif next(are_new):
                     counts["taken"] += 1
                 else:

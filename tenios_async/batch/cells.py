@@ -1,20 +1,38 @@
 """CSV that cannot start a formula in a spreadsheet, and comes back as it was. Pure.
 
-OWASP, "CSV Injection": a cell that begins with = + - @ tab or carriage return may be run as a formula. Such a cell is
-written with an apostrophe before it, which spreadsheets take for "text follows"; so is one that begins with an
-apostrophe, so that reading can take exactly that one away again.
+OWASP, "CSV Injection": a cell that begins with = + - @ tab or carriage return may be run as a formula, also behind
+quotation marks. And a spreadsheet that is set to another separator than the file's, as a German one to semicolons,
+begins cells in the middle of ours, quoted or not. At each such place an apostrophe is written, which spreadsheets take
+for "text follows"; so is one before an apostrophe that stands there, so that reading can take exactly that one away.
 """
 
 from __future__ import annotations
 
-_DANGEROUS = frozenset("=+-@\t\r")
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_BEGINNING = r"(?<![^;|\t\r\n])"
+"""Where a cell may begin. At a comma none does: whoever splits there heeds our quotation marks."""
+_FORMULA = r"""(?=['"]*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"""
+"""The last four are the first four in full width, as they are written in East Asia."""
+_TO_GUARD = re.compile(_BEGINNING + _FORMULA)
+_GUARD = re.compile(_BEGINNING + "'" + _FORMULA)
+_TO_QUOTE = re.compile(r'["\r\n,;\t|]')
 
 
-def guarded(cell: str) -> str:
-    """The cell as it is written."""
-    return f"'{cell}" if cell[:1] in _DANGEROUS | {"'"} and cell else cell
+def line_of(cells: Iterable[str]) -> str:
+    """A line of CSV (RFC 4180), with a line feed at its end; `csv` itself leaves a lone carriage return unquoted."""
+    return ",".join(map(_written, cells)) + "\n"
 
 
 def unguarded(cell: str) -> str:
-    """The cell as it was. One that some other program wrote with an apostrophe of its own keeps that."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in _DANGEROUS | {"'"} and len(cell) > 1 else cell
+    """The cell as it was. An apostrophe that another program wrote stays, unless a formula could begin behind it."""
+    return _GUARD.sub("", cell)
+
+
+def _written(cell: str) -> str:
+    cell = _TO_GUARD.sub("'", cell)
+    return '"{}"'.format(cell.replace('"', '""')) if _TO_QUOTE.search(cell) else cell

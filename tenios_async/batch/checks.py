@@ -32,7 +32,8 @@ def check_header(path: Path) -> None:
     try:
         header = _header(path)
     except FileNotFoundError:
-        raise LedgerRefused(f"there is no ledger {path}; `tenios batch create` makes one") from None
+        made = "`tenios batch create` makes one of a list, `SQLiteLedger.create` one for place_once"
+        raise LedgerRefused(f"there is no ledger {path}; {made}") from None
     except OSError as error:
         raise LedgerRefused(f"{path} cannot be read: {error.strerror}") from None
     if not _says_so(header):

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 import attrs
 
 from tenios_async import CallbackRequest
-from tenios_async.batch.cells import guarded, unguarded
+from tenios_async.batch.cells import line_of, unguarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -313,14 +313,13 @@ def _json_rejects(file: IO[str]) -> Callable[[BadRow], None]:
 
 
 def _csv_rejects(file: IO[str]) -> Callable[[BadRow], None]:
-    writer = csv.writer(file, lineterminator="\n")
     header: list[str] = []
 
     def write(bad: BadRow) -> None:
         if not header:
             header.extend(name for name in bad.fields if not name.startswith(OURS))
-            writer.writerow([guarded(name) for name in [*header, f"{OURS}line", f"{OURS}reason", f"{OURS}rest"]])
+            file.write(line_of([*header, f"{OURS}line", f"{OURS}reason", f"{OURS}rest"]))
         cells = [str(bad.fields.get(name, "")) for name in header]
-        writer.writerow(map(guarded, [*cells, str(bad.line), bad.reason, str(bad.fields.get(f"{OURS}rest", ""))]))
+        file.write(line_of([*cells, str(bad.line), bad.reason, str(bad.fields.get(f"{OURS}rest", ""))]))
 
     return write

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from tenios_async import TeniosClient, TeniosError
     from tenios_async.batch.hours import Hours
     from tenios_async.batch.postgres import PostgresLedger
+    from tenios_async.batch.recording import Hook
     from tenios_async.batch.row import Row
-    from tenios_async.batch.runner import Hook
     from tenios_async.batch.standing import Standing
 
 _log = logging.getLogger("tenios_async.batch")
@@ -98,6 +98,7 @@ class Worker:
         self._counting = counting
         self._controls = Controls(is_paused=True)
         self._being_placed: set[int] = set()
+        self._ringing = 0
         self._placed: set[int] = set()  # and under way still, for all that is known
         self._freed = asyncio.Event()
         self._pause = BACKOFF
@@ -131,6 +132,7 @@ class Worker:
                 attending.cancel()
                 await asyncio.wait([attending])
                 with contextlib.suppress(LedgerError), anyio.move_on_after(BACKOFF, shield=True):
+                    await self._turns.tidy()
                     self.progress.count(await self._ledger.tally())
                 self.progress.seconds = anyio.current_time() - began
         if self._failure is not None:
@@ -190,11 +192,11 @@ class Worker:
             await asyncio.sleep(ATTEND_EVERY)
 
     async def _look_around(self) -> None:
+        has_turns = self._has_turns()
         self._controls = await self._shared.controls()
+        await self._turns.tidy()
         if self._stop_file is not None and self._stop_file.exists():
             await self.stop(f"the stop file {self._stop_file} is there")
-        if self._controls.turns_left <= 0 and (await self._shared.is_open())[0]:
-            await self.stop("as many were placed as this run may")
         self.progress.stopped = self._controls.stopped
         if self._placed:
             self._placed.difference_update(await self._shared.ended(self._placed))
@@ -205,9 +207,17 @@ class Worker:
             for scope in list(self._watches.values())[self._share :]:
                 scope.cancel()
         queued, sending, placed = await self._shared.is_open()
-        if not (placed or sending or (queued and self._controls.stopped is None)):
-            self._is_over = True
-            self.leave()
+        is_used_up = self._controls.turns_left <= 0 and not (has_turns or self._has_turns())
+        if placed or sending or (queued and self._controls.stopped is None and not is_used_up):
+            return
+        if queued and self._controls.stopped is None:
+            self.progress.stopped = "as many were placed as this run may"
+        self._is_over = True
+        self.leave()
+
+    def _has_turns(self) -> bool:
+        """Whether this worker may use turns, or give them back, that do not count as left any more."""
+        return self._ringing > 0 or self._turns.is_holding
 
     async def stop(self, reason: str, cause: TeniosError | None = None) -> None:
         """Places nothing more, by any worker; what is open is followed to its end."""
@@ -275,7 +285,7 @@ class Worker:
     async def _place(self, row_id: int) -> None:
         if row_id in self._being_placed or row_id in self._placed:
             return  # delivered twice
-        turn: tuple[Row, float] | None = None
+        turn: tuple[Row, float | None] | None = None
         try:
             with anyio.CancelScope() as scope:
                 self._ready.add(scope)
@@ -286,15 +296,19 @@ class Worker:
             if scope.cancelled_caught:
                 raise Postponed
             if turn is not None:
-                await self._ring(*turn)
+                self._ringing += 1
+                try:
+                    await self._ring(*turn)
+                finally:
+                    self._ringing -= 1
         finally:
             self._being_placed.discard(row_id)
             self._tell_freed()
 
-    async def _next_to_ring(self, row_id: int) -> tuple[Row, float] | None:
-        """Returns when this row's call must be begun, with the moment at which it may leave.
+    async def _next_to_ring(self, row_id: int) -> tuple[Row, float | None] | None:
+        """Returns when this row's call must be begun, with the moment of its turn, or None where it needs none.
 
-        None where it is not to be dialled by this job.
+        None alone where it is not to be dialled by this job.
         """
         if self._is_ending():
             raise Postponed
@@ -308,15 +322,15 @@ class Worker:
             while (seconds := self._has_to_wait(row)) is not None:  # noqa: ASYNC110  # clocks and people change it
                 await asyncio.sleep(min(max(seconds, 0.1), LOOK_AGAIN))
             if not self._controls.is_metered:
-                return row, math.inf
+                return row, None
             if (moment := await self._turns.take()) is not None:
                 return row, moment
 
     def _has_to_wait(self, row: Row) -> float | None:
         """Seconds until the phone may begin to ring, for all that is known now; None where it may."""
         held = self._controls
-        if held.stopped is not None or held.is_paused:
-            self.progress.waiting_for = None if held.stopped is not None else "somebody to end the pause"
+        if held.stopped is not None or held.is_paused or held.turns_left <= 0:
+            self.progress.waiting_for = "somebody to end the pause" if held.is_paused and not held.stopped else None
             return LOOK_AGAIN
         if (left := max(self._pause_ends - anyio.current_time(), held.pause)) > 0:
             return left
@@ -327,14 +341,13 @@ class Worker:
         self.progress.waiting_for = f"the hours: from {opens_at:%Y-%m-%d %H:%M %Z} on"
         return (opens_at - datetime.now(UTC)).total_seconds()
 
-    async def _ring(self, row: Row, moment: float) -> None:
+    async def _ring(self, row: Row, moment: float | None) -> None:
         """Raises `Postponed` where the row is to be dialled still, by whoever comes next."""
-        standing, began, has_turn = row.standing, anyio.current_time(), True
+        standing, began, has_turn = row.standing, anyio.current_time(), moment is not None
 
         async def ready() -> None:
             nonlocal has_turn
-            has_turn = await self._turns.arrive(moment, began)
-            if not has_turn:
+            if moment is not None and not (has_turn := await self._turns.arrive(moment, began)):
                 raise NotSent("its turn has passed, and there was no other")
 
         try:
@@ -352,7 +365,7 @@ class Worker:
 
     async def _settle(self, row: Row, standing: Standing, *, has_turn: bool) -> None:
         if standing.state is RowState.QUEUED:
-            if has_turn and self._controls.turns_left < math.inf:
+            if has_turn:
                 await self._shared.change(controls.given_back(1))
             raise Postponed
         if standing.state is RowState.PLACED:

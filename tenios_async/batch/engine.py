@@ -19,6 +19,7 @@ import psycopg
 from procrastinate import App, BaseRetryStrategy, PsycopgConnector, RetryDecision
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException, UniqueViolation
 from procrastinate.jobs import Status
+from procrastinate.worker import Worker
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from tenios_async.batch import jobs
@@ -201,27 +202,31 @@ class Engine:
 
     async def _work(self) -> None:
         workers = [
-            asyncio.ensure_future(self._worker(app, queue, size))
+            self._worker(app, queue, size)
             for app, queue, size in zip(
                 (self._placing, self._keeping), (jobs.PLACING, jobs.KEEPING), self._sizes, strict=True
             )
         ]
+        running = [asyncio.ensure_future(worker.run()) for worker in workers]
         signs = [asyncio.ensure_future(event.wait()) for event in (self._trouble, self._stopping)]
         try:
-            await asyncio.wait([*workers, *signs], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*running, *signs], return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not self._stopping.is_set():
                 self._trouble.set()  # a worker that ended by itself is trouble too
-            for task in (*signs, *workers):
-                task.cancel()
+            for sign in signs:
+                sign.cancel()
+            for worker in workers:  # told and not cancelled: while it registers, a cancellation may be lost
+                worker.stop()
             self._ending()
-            await asyncio.wait(workers)
-        for worker in workers:
-            if not worker.cancelled() and (error := worker.exception()) is not None:
+            await asyncio.wait(running)
+        for task in running:
+            if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
 
-    async def _worker(self, app: App, queue: str, size: int) -> None:
-        await app.run_worker_async(
+    def _worker(self, app: App, queue: str, size: int) -> Any:  # whose methods have no types
+        return Worker(
+            app,
             queues=[queue],
             concurrency=size,
             fetch_job_polling_interval=POLLED_EVERY,

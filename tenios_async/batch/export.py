@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from typing import IO, TYPE_CHECKING, Any
 
-from tenios_async.batch.cells import guarded
+from tenios_async.batch.cells import line_of
 from tenios_async.batch.contacts import OURS, is_json
 
 if TYPE_CHECKING:
@@ -46,16 +45,15 @@ def write_rows(
     """
     count = 0
     extras = list(extras)
-    writer = csv.writer(file, lineterminator="\n")
     if not is_json(path):
-        writer.writerow(map(guarded, [*_REQUEST, *extras, *_ALL_RESULTS]))
+        file.write(line_of([*_REQUEST, *extras, *_ALL_RESULTS]))
     for row in rows:
         count += 1
         fields = {**_request(row), **row.extra, **_result(row, (resolutions or {}).get(row.id))}
         if is_json(path):
             file.write(json.dumps(fields, ensure_ascii=False) + "\n")
         else:
-            writer.writerow([guarded(_text(fields.get(name))) for name in (*_REQUEST, *extras, *_ALL_RESULTS)])
+            file.write(line_of(_text(fields.get(name)) for name in (*_REQUEST, *extras, *_ALL_RESULTS)))
     return count
 
 

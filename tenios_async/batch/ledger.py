@@ -91,8 +91,9 @@ class Ledger(abc.ABC):
             key: of your own, 1 to 256 characters, for instance the number of the order this is about.
             timeout: seconds for the request; None is the client's.
 
-        Raises what `TeniosClient.init_callback` raises, `CallbackOutcomeUnknown` again for a key that is in doubt, and
-        `ValueError` for a key that belongs to another request.
+        Raises what `TeniosClient.init_callback` raises, `CallbackOutcomeUnknown` again for a key that is in doubt,
+        `NotSent` where it would have left too late (nobody was called), `LedgerFailed`, and `ValueError` for a key that
+        belongs to another request.
         """
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or not _is_whole(key):
             raise ValueError(f"key must be a text of 1 to {MAX_KEY} characters, each of them whole")

@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import secrets
 import sqlite3
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Self
 from tenios_async import CallbackStatus
 from tenios_async.batch.beside import Beside, record_beside
 from tenios_async.batch.checks import check_commits, check_header, check_tables, check_whole, damaged, looking_at
-from tenios_async.batch.errors import LedgerError, LedgerFailed, LedgerRefused
+from tenios_async.batch.errors import LedgerError, LedgerRefused, reading, refused_or_failed, sqlites_as_ours
 from tenios_async.batch.figures import mask_numbers
+from tenios_async.batch.making import appearing, sync_folder
 from tenios_async.batch.row import Resolution
 from tenios_async.batch.standing import IllegalMove, Move, RowState, Standing, called, crash, not_called
 from tenios_async.batch.tables import (
@@ -83,23 +82,14 @@ class LedgerFile:
         Raises `LedgerRefused` where the file exists, and `LedgerFailed`.
         """
         path = Path(path)
-        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-        _check_new(path)
-        try:
-            with _refused_or_failed(path):
-                os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with appearing(path) as part:
+            with refused_or_failed(path):
                 ledger = cls(part, _begun(part, facts), None, _record_nowhere)
             try:
                 if fill is not None:
                     fill(ledger)
             finally:
                 ledger.close()
-            with _refused_or_failed(path):
-                _link(part, path)
-                _sync_folder(path.parent)
-        finally:
-            for leftover in (part, *_siblings(part)):
-                leftover.unlink(missing_ok=True)
 
     @classmethod
     def write(cls, path: Path | str, *, even_moved: bool = False) -> Self:
@@ -111,7 +101,7 @@ class LedgerFile:
         """
         path = Path(path).resolve()
         check_header(path)
-        with _refused_or_failed(path):
+        with refused_or_failed(path):
             check_commits(path)  # before the file beside it is made, by whose absence a copy is known
             lock = Beside(path)
             try:
@@ -137,7 +127,7 @@ class LedgerFile:
         """Opens it to look, and to `resolve`, also while somebody writes. Raises `LedgerRefused`."""
         path = Path(path).resolve()
         check_header(path)
-        with _refused_or_failed(path):
+        with refused_or_failed(path):
             check_commits(path)
             check_tables(path)
             return cls(path, _connect(path), None, functools.partial(record_beside, path))
@@ -179,14 +169,14 @@ class LedgerFile:
         """All of it or nothing, durable when it is left. Raises `LedgerFailed` where the disk does."""
         commits = None
         try:
-            with _sqlites_as_ours(self.path), _transaction(self._connection):
+            with sqlites_as_ours(self.path), _transaction(self._connection):
                 before = self._connection.total_changes
                 yield
                 if self._connection.total_changes > before:
                     self._connection.execute("UPDATE mark SET commits = commits + 1")
                     (commits,) = self._connection.execute("SELECT commits FROM mark").fetchone()
             if commits is not None:
-                with _refused_or_failed(self.path):
+                with refused_or_failed(self.path):
                     self._record(self._identity, commits)
         except LedgerError:
             self._has_failed = True
@@ -200,7 +190,7 @@ class LedgerFile:
     @contextlib.contextmanager
     def snapshot(self) -> Generator[None]:
         """What is read within it is as of one moment."""
-        with _sqlites_as_ours(self.path):
+        with sqlites_as_ours(self.path):
             self._connection.execute("BEGIN")
             try:
                 yield
@@ -264,7 +254,7 @@ class LedgerFile:
 
     def resolutions(self) -> dict[int, Resolution]:
         """What was said last of each row, by its number."""
-        with _reading(self.path):
+        with reading(self.path):
             found = self._connection.execute("SELECT call, verdict, who, max(at) FROM resolutions GROUP BY call")
             return {call: Resolution(verdict, who, datetime.fromtimestamp(at, UTC)) for call, verdict, who, at in found}
 
@@ -293,7 +283,7 @@ class LedgerFile:
     def extras(self) -> list[str]:
         """The names of all further columns that its contacts have."""
         names: dict[str, None] = {}
-        with _reading(self.path):
+        with reading(self.path):
             for (text,) in self._connection.execute("SELECT DISTINCT extra FROM calls WHERE extra IS NOT NULL"):
                 names.update(dict.fromkeys(json.loads(text)))
         return list(names)
@@ -304,13 +294,13 @@ class LedgerFile:
 
     def counts(self) -> dict[RowState, int]:
         """How many rows are in each state."""
-        with _reading(self.path):
+        with reading(self.path):
             found = self._connection.execute("SELECT state, count(*) FROM calls GROUP BY state")
             return dict.fromkeys(RowState, 0) | {RowState(state): count for state, count in found}
 
     def tally(self) -> dict[tuple[RowState, CallbackStatus | None], int]:
         """The same, by the last state of the call that was seen too."""
-        with _reading(self.path):
+        with reading(self.path):
             found = self._connection.execute("SELECT state, status, count(*) FROM calls GROUP BY state, status")
             return {
                 (RowState(state), None if status is None else CallbackStatus(status)): count
@@ -319,7 +309,7 @@ class LedgerFile:
 
     def query(self, sql: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Reads; for figures. `?` stands for a value."""
-        with _reading(self.path):
+        with reading(self.path):
             yield from self._connection.execute(sql, tuple(values))
 
     @staticmethod
@@ -343,7 +333,7 @@ class LedgerFile:
         (commits,) = self._connection.execute("SELECT commits FROM mark").fetchone()
         self._record(self._identity, commits)
         self._lock.sync()
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
         with self.transaction():
             self._connection.execute("UPDATE mark SET is_open = 1")
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -381,51 +371,6 @@ def _transaction(connection: sqlite3.Connection) -> Generator[None]:
     connection.execute("COMMIT")
 
 
-@contextlib.contextmanager
-def _sqlites_as_ours(path: Path) -> Generator[None]:
-    """SQLite's errors as ours."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise LedgerFailed(_failed(path, error)) from None
-    except sqlite3.DatabaseError as error:
-        raise LedgerRefused(f"{path} is damaged ({error}); it was not touched") from None
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Generator[None]:
-    """And as damage what is not as it was written: no text, no JSON, nothing; SQLite's words quote such text too."""
-    try:
-        with _sqlites_as_ours(path):
-            yield
-    except (TypeError, ValueError):
-        raise LedgerRefused(f"{path} is damaged: it does not hold what was written; it was not touched") from None
-
-
-@contextlib.contextmanager
-def _refused_or_failed(path: Path) -> Generator[None]:
-    """And the system's, where they are about the ledger and not about what is being read or written beside it."""
-    try:
-        with _reading(path):
-            yield
-    except OSError as error:
-        raise LedgerFailed(_failed(path, error)) from None
-
-
-def _failed(path: Path, error: Exception) -> str:
-    return f"{path} cannot be written or read: {error}. Nothing more was dialled"
-
-
-def _check_new(path: Path) -> None:
-    if path.exists() or path.is_symlink():
-        raise LedgerRefused(f"{path} exists already; it is not overwritten. `tenios batch add` adds to it")
-    if not path.parent.is_dir():
-        raise LedgerRefused(f"{path} cannot be made: there is no folder {path.parent}")
-    for left in _siblings(path):
-        if left.exists():  # SQLite would take it for the end of the new one
-            raise LedgerRefused(f"{left} is left of another ledger that was called {path.name}; move it away first")
-
-
 def _begun(path: Path, facts: Mapping[str, Any]) -> sqlite3.Connection:
     """An empty file as a ledger without rows."""
     connection = _connect(path)
@@ -440,35 +385,6 @@ def _begun(path: Path, facts: Mapping[str, Any]) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _link(part: Path, path: Path) -> None:
-    """Gives it its name. Raises `LedgerRefused` where somebody else took that meanwhile; a rename would not."""
-    try:
-        try:
-            os.link(part, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links, such as FAT
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-            part.replace(path)
-    except FileExistsError:
-        raise LedgerRefused(f"{path} exists already; it is not overwritten") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":
-        return  # which has no such thing
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _siblings(path: Path) -> Iterator[Path]:
-    for suffix in ("-wal", "-shm", "-journal"):
-        yield path.with_name(path.name + suffix)
 
 
 def _facts(connection: sqlite3.Connection) -> dict[str, Any]:

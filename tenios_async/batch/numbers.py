@@ -33,6 +33,9 @@ _DEAR = (
 )  # fmt: skip
 """Numbers that cost whoever calls them, for when phonenumberslite is not there to know."""
 
+OPTED_OUT = "on the opt-out list"
+"""Why somebody is not called, also where a file that this library wrote says so."""
+
 
 class Numbers:
     """How the numbers of a list are written, and which may be called.

@@ -14,7 +14,7 @@ from tenios_async.batch.campaign import KIND, Taken, campaign_facts, facts_of, t
 from tenios_async.batch.errors import LedgerError, LedgerRefused
 from tenios_async.batch.files import check_replaceable
 from tenios_async.batch.ledger_file import LedgerFile
-from tenios_async.batch.numbers import Numbers, read_opt_outs
+from tenios_async.batch.numbers import OPTED_OUT, Numbers, read_opt_outs
 from tenios_async.batch.postgres_session import PostgresSession
 from tenios_async.batch.postgres_tables import SHARDS, columns_of, request_columns
 from tenios_async.batch.postgres_url import PostgresURL
@@ -110,7 +110,7 @@ def leave_out(session: PostgresSession, opt_out: Path) -> int:
     count = 0
     with session.transaction():
         while some := list(islice(numbers, AT_ONCE)):
-            count += session.exclude(some, "on the opt-out list", datetime.now(UTC))
+            count += session.exclude(some, OPTED_OUT, datetime.now(UTC))
     return count
 
 
@@ -139,10 +139,12 @@ def migrate(path: Path | str, url: PostgresURL | str) -> int:
                 "finds out which are in doubt; then migrate"
             )
         _mark(source, str(target))  # first, and durably: two ledgers that may be run would call everybody twice
-        is_filled = False
+        # A program that was killed while it committed may have left a commit on its way, until the tables are ours.
+        is_alone, is_filled = not moved_to, False
 
         def fill(session: PostgresSession) -> None:
-            nonlocal is_filled
+            nonlocal is_alone, is_filled
+            is_alone = True
             _copy(source, session)
             _compare(source, session)
             is_filled = True
@@ -151,7 +153,7 @@ def migrate(path: Path | str, url: PostgresURL | str) -> int:
         try:
             PostgresSession.create(target, facts, fill, with_jobs=source.facts.get("kind") == KIND)
         except BaseException:
-            if not is_filled:  # else nobody knows whether it has arrived, and the mark stays
+            if is_alone and not is_filled:  # else nobody knows whether it has arrived, and the mark stays
                 _mark(source, None)
             raise
         return sum(source.counts().values())

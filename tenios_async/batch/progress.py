@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, assert_never
 
@@ -25,6 +26,7 @@ class Progress:
         finished: ended, by the state they ended in; None where nobody saw it.
         refused: refused by TENIOS.
         unknown: in doubt.
+        left: how many this run may place yet; infinite without a limit.
         placed_now: placed since the run began.
         polls: status polls since the run began.
         seconds: since the run began.
@@ -39,6 +41,7 @@ class Progress:
     finished: Counter[CallbackStatus | None] = attrs.field(factory=Counter[CallbackStatus | None])
     refused: int = 0
     unknown: int = 0
+    left: float = math.inf
     placed_now: int = 0
     polls: int = 0
     seconds: float = 0.0
@@ -76,7 +79,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until all are placed, at the pace so far; None before there is one."""
+        """Until all are placed that this run may place, at the pace so far; None before there is one."""
         if not self.placed_now or not self.seconds:
             return None
-        return self.queued * self.seconds / self.placed_now
+        return min(self.queued, self.left) * self.seconds / self.placed_now

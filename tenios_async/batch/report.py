@@ -17,7 +17,7 @@ from tenios_async.batch.charts import over_time, time_in_states
 from tenios_async.batch.figures import Figures, Outcome
 from tenios_async.batch.layout import at_of, behind, part_of, section, swatch, table_of, when
 from tenios_async.batch.markup import BAR_PITCH, Markup, Part, bars, decoration, element, join, picture, rect, strip
-from tenios_async.batch.words import LABELS, MEANINGS, STAGES, number, plural, share, zone
+from tenios_async.batch.words import LABELS, MEANINGS, STAGES, are, number, plural, share, zone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,16 +98,12 @@ def _lede(figures: Figures) -> str:
     if not rows.total:
         return "There are no contacts in this campaign."
     if rows.queued == rows.total:
-        return f"Nobody has been called yet. {_are(rows.queued, 'contact')} still to come."
+        return f"Nobody has been called yet. {are(rows.queued, 'contact')} still to come."
     talked = outcomes[Outcome.TALKED]
     reached = f"{number(talked)} of {plural(rows.total, 'contact')} {'was' if talked == 1 else 'were'} reached."
-    doubt = f" {_are(rows.unknown, 'contact')} in doubt, for you to decide." if rows.unknown else ""
-    rest = f" {_are(to_come, 'contact')} still to come." if to_come else " Nobody is left to call."
+    doubt = f" {are(rows.unknown, 'contact')} in doubt, for you to decide." if rows.unknown else ""
+    rest = f" {are(to_come, 'contact')} still to come." if to_come else " Nobody is left to call."
     return reached + doubt + rest
-
-
-def _are(count: int, one: str) -> str:
-    return f"{plural(count, one)} {'is' if count == 1 else 'are'}"
 
 
 def _tiles(figures: Figures) -> Markup:
@@ -312,4 +308,4 @@ def _contacts(figures: Figures) -> str:
     taken = f"{number(figures.rows.total)} from {figures.source}"
     if not figures.rejected:
         return taken
-    return f"{taken}; {plural(figures.rejected, 'line')} of it {'was' if figures.rejected == 1 else 'were'} rejected"
+    return f"{taken}; {plural(figures.rejected, 'line')} {'was' if figures.rejected == 1 else 'were'} rejected"

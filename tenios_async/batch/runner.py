@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import logging
 import math
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -17,45 +15,36 @@ from tenios_async import (
     BadCredentials,
     CallbackStatus,
     ConnectionFailed,
-    InvalidRequest,
-    NotFound,
     PermissionDenied,
     Polling,
     RateLimited,
     TeniosError,
     Transition,
-    WatchInterrupted,
-    WatchTimeout,
 )
 from tenios_async.batch.breakers import Breaker
 from tenios_async.batch.errors import LedgerFailed
+from tenios_async.batch.numbers import OPTED_OUT
 from tenios_async.batch.placing import NotSent, place
 from tenios_async.batch.progress import Progress
-from tenios_async.batch.standing import IllegalMove, RowState, exclude, lose, see
+from tenios_async.batch.recording import LAST_WORDS, Recorder, raise_what_matters, why_lost
+from tenios_async.batch.standing import IllegalMove, RowState, exclude
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator
+    from collections.abc import Collection
 
-    from tenios_async import CallbackMonitor, TeniosClient
+    from tenios_async import CallbackMonitor, TeniosClient, WatchInterrupted
     from tenios_async.batch.hours import Hours
-    from tenios_async.batch.ledger import Change, Ledger
+    from tenios_async.batch.ledger import Ledger
+    from tenios_async.batch.recording import Hook
     from tenios_async.batch.row import Row
     from tenios_async.batch.standing import Standing
-
-    Hook: TypeAlias = Callable[[Row, Transition], Awaitable[None] | None]
-
-_log = logging.getLogger("tenios_async.batch")
 
 MAX_PLACING = 50
 """Calls being placed at once: half of the client's connections, the others are for polls."""
 FETCH = 500
 """Rows read from the ledger at once."""
-UNWRITTEN = 2000
-"""Results that may wait to be written before the monitor has to wait too."""
 BACKOFF, BACKOFF_MAX = 1.0, 30.0
 """Seconds without a new call where the network is away or TENIOS asks for fewer, doubling."""
-LAST_WORDS = 5.0
-"""Seconds for what was seen to be written when a run is cancelled. What is not is seen again by the next."""
 RESOLUTION = 0.001
 """Seconds too short to sleep: what event loops round to."""
 LOOK_FOR_FILE = 1.0
@@ -102,17 +91,16 @@ class Runner:
             raise ValueError("rate must be a number of calls a second above 0")
         if not limit >= 0:
             raise ValueError("limit must be a number of calls of 0 or more")
-        self.progress: Progress = Progress()
+        self.progress: Progress = Progress(left=limit)
         self._ledger = ledger
         self._client = client
         self._interval = 1 / rate
-        self._left = limit
         self._hours = hours
         self._stop_file = None if stop_file is None else Path(stop_file)
         self._breaker = Breaker(max_unknown)
         self._opt_outs = frozenset(opt_outs)
         self._polling = polling or Polling().for_the_end()
-        self._hook = hook
+        self._recorder = Recorder(ledger, hook)
         self._calls = _Slots(concurrency)
         self._placings = anyio.Semaphore(min(concurrency, MAX_PLACING))
         self._next_at = -math.inf
@@ -124,10 +112,6 @@ class Runner:
         self._being_placed: set[int] = set()
         self._landed = anyio.Event()
         self._followed: dict[str, Row] = {}
-        self._unwritten: deque[tuple[Change, Row, Transition | None]] = deque()
-        self._written = anyio.Event()
-        self._to_write = anyio.Event()
-        self._is_over = False
         self._began = 0.0
 
     async def run(self) -> Progress:
@@ -143,17 +127,16 @@ class Runner:
                     self._calls.take()
                     self._follow(monitor, row)
                 group.start_soon(self._place_all, monitor)
-                group.start_soon(self._write_all)
+                group.start_soon(self._recorder.run)
                 async for result in monitor:
                     await self._take(monitor, result)
-                self._is_over = True
-                self._to_write.set()
+                self._recorder.end()
         except BaseExceptionGroup as group:
-            _raise_what_matters(group)
+            raise_what_matters(group)
             raise
         finally:
             with anyio.move_on_after(LAST_WORDS, shield=True), contextlib.suppress(LedgerFailed):
-                await self._write()
+                await self._recorder.write()
                 self.progress.count(await self._ledger.tally())
             self._tick()
         return self.progress
@@ -187,7 +170,7 @@ class Runner:
         rows: deque[Row] = deque()
         while (row := await self._next(rows)) is not None:
             if row.request.callback_number in self._opt_outs:
-                await self._ledger.change(row.id, exclude("on the opt-out list", datetime.now(UTC)))
+                await self._ledger.change(row.id, exclude(OPTED_OUT, datetime.now(UTC)))
                 self.progress.queued -= 1
                 self.progress.refused += 1
                 continue
@@ -197,16 +180,16 @@ class Runner:
             await self._may_ring(row)
             await self._turn()
             self._being_placed.add(row.id)
-            self._left -= 1
+            self.progress.left -= 1
             self.progress.queued -= 1
             self.progress.placing += 1
             group.start_soon(self._place, monitor, row)
 
     async def _next(self, rows: deque[Row]) -> Row | None:
         """The next row to dial; None when all were, and none of those under way comes back."""
-        while self._left > 0 or self._being_placed:
+        while self.progress.left > 0 or self._being_placed:
             landed = self._landed
-            if self._left > 0:
+            if self.progress.left > 0:
                 if not rows:
                     rows += await self._ledger.queued(FETCH + len(self._being_placed))
                 while rows:
@@ -216,7 +199,7 @@ class Runner:
             if not self._being_placed:
                 break
             await landed.wait()
-        if self._left <= 0 and self.progress.queued:
+        if self.progress.left <= 0 and self.progress.queued:
             self.stop("as many were placed as this run may")
         return None
 
@@ -297,7 +280,7 @@ class Runner:
                 progress.unknown += 1
             case _:
                 progress.queued += 1
-                self._left += 1
+                self.progress.left += 1
         if standing.state is not RowState.PLACED:
             self._calls.release()
         if standing.state is not RowState.QUEUED:
@@ -310,7 +293,7 @@ class Runner:
         callback = row.callback
         assert callback is not None  # noqa: S101  # PLACED has one
         if callback.key in self._followed:
-            self._write_later(row, lose(_attempt(row), "TENIOS gave its id to two calls", datetime.now(UTC)), None)
+            self._recorder.lost(row, "TENIOS gave its id to two calls")
             self._count_end(callback.status, None)
             self._calls.release()
             return
@@ -325,23 +308,20 @@ class Runner:
             del self._followed[result.callback.key]
             self._calls.release()
             self.stop(f"{result.cause}. What is open is kept", result.cause)
-        elif isinstance(result, WatchTimeout) or isinstance(result.cause, (NotFound, InvalidRequest)):
+        elif (why := why_lost(result)) is not None:
             del self._followed[result.callback.key]
             self._calls.release()
             self._count_end(result.callback.status, None)
-            self._write_later(row, lose(_attempt(row), _why(result), datetime.now(UTC)), None)
+            self._recorder.lost(row, why)
         elif isinstance(result.cause, TeniosError) and not self._client.is_closed:
             monitor.add(result.callback)  # an outage: the calls go on, and it ends some time
         else:
             raise result
         self._tick()
-        while len(self._unwritten) >= UNWRITTEN:
-            self._written = anyio.Event()
-            await self._written.wait()
+        await self._recorder.catch_up()
 
     def _seen(self, row: Row, transition: Transition) -> None:
         status = transition.status
-        polls = row.standing.polls + transition.polls  # those of earlier runs too
         if status.is_terminal:
             self.progress.polls += transition.polls
             del self._followed[transition.callback.key]
@@ -350,39 +330,11 @@ class Runner:
         else:
             self.progress.following[transition.previous] -= 1
             self.progress.following[status] += 1
-        self._write_later(row, see(_attempt(row), status, transition.observed_at, polls), transition)
+        self._recorder.saw(row, transition)
 
     def _count_end(self, last_seen: CallbackStatus | None, status: CallbackStatus | None) -> None:
         self.progress.following[last_seen] -= 1
         self.progress.finished[status] += 1
-
-    def _write_later(self, row: Row, move: Any, transition: Transition | None) -> None:
-        self._unwritten.append(((row.id, move), row, transition))
-        self._to_write.set()
-
-    async def _write_all(self) -> None:
-        while not self._is_over:
-            await self._to_write.wait()
-            self._to_write = anyio.Event()
-            await self._write()
-            self._written.set()
-
-    async def _write(self) -> None:
-        """Writes down all that was seen, in one piece, and then tells of it."""
-        seen = list(self._unwritten)
-        self._unwritten.clear()
-        if not seen:
-            return
-        standings = await self._ledger.change_all([change for change, _, _ in seen])
-        for (_, row, transition), standing in zip(seen, standings, strict=True):
-            if self._hook is None or transition is None or isinstance(standing, IllegalMove):
-                continue
-            try:
-                answer = self._hook(row.at(standing), transition)
-                if inspect.isawaitable(answer):
-                    await answer
-            except Exception:  # a hook must not end a campaign
-                _log.exception("a hook raised", extra={"tenios_event": "hook_failed"})
 
     def _tick(self) -> None:
         self.progress.seconds = anyio.current_time() - self._began
@@ -407,30 +359,3 @@ class _Slots:
     def release(self) -> None:
         self._left += 1
         self._freed.set()
-
-
-def _raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:
-    """Of many tasks that the same thing has ended, once; and of every call that could not be written down."""
-    leaves = list(_leaves(group))
-    if any(isinstance(leaf, LedgerFailed) for leaf in leaves):
-        failures = [leaf for leaf in leaves if isinstance(leaf, LedgerFailed)]
-        raise LedgerFailed(str(failures[0]), *(row for failure in failures for row in failure.rows)) from None
-    if leaves and isinstance(leaves[0], TeniosError):
-        raise leaves[0] from leaves[0].__cause__
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
-        else:
-            yield error
-
-
-def _attempt(row: Row) -> str:
-    assert row.standing.attempt is not None  # noqa: S101  # PLACED has one
-    return row.standing.attempt
-
-
-def _why(error: WatchInterrupted) -> str:
-    return "not followed to its end: " + ("its time was up" if error.cause is None else str(error.cause))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LATE: Final = 0.02
 """Seconds after its moment in which a turn may be taken; later it is void, or whoever stalled would catch up in a
 burst."""
+LATE_OF_GAP: Final = 0.05
+"""Of the seconds between two turns, likewise where that is more: at one call a minute nobody minds."""
 ASK_AGAIN: Final = 0.1
 """Seconds after which somebody who got no turn may ask again."""
 LONGEST_LEAD: Final = 0.4
@@ -41,8 +43,15 @@ class Turns:
         self._drawn: deque[float] = deque()
         self._waiting = 0
         self._voided = 0
+        self._is_handing_out = False
         self._lead = 0.0
+        self._late = LATE
         self._clock = _Clock()
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether there are turns that are drawn, or about to be, and were neither handed out nor given back."""
+        return self._is_handing_out or bool(self._drawn) or self._voided > 0
 
     async def take(self) -> float | None:
         """The moment of this caller's turn, when its call must be begun. Infinite: it may leave at once.
@@ -52,11 +61,9 @@ class Turns:
         self._waiting += 1
         try:
             async with self._queue:
-                if (moment := await self._next()) is None:
+                moment = await self._hand_out()
+                if moment is None:
                     await anyio.sleep(ASK_AGAIN)
-                    return None
-                if moment < math.inf:
-                    await anyio.sleep_until(moment - self._lead)
                 return moment
         finally:
             self._waiting -= 1
@@ -72,7 +79,7 @@ class Turns:
         give_up = now + AFTER_INTENT
         self._lead = min(max(now - began, self._lead * FADING), LONGEST_LEAD)
         found: float | None = moment
-        while found is None or not await _is_at(found):
+        while found is None or not await self._is_at(found):
             self._voided += found is not None
             if anyio.current_time() > give_up:
                 await self._give_back()
@@ -82,11 +89,42 @@ class Turns:
                     await anyio.sleep(ASK_AGAIN)
         return True
 
+    async def tidy(self) -> None:
+        """Gives back what nobody waits for any more."""
+        if not self._waiting:
+            self._voided += len(self._drawn)
+            self._drawn.clear()
+        await self._give_back()
+
+    async def _hand_out(self) -> float | None:
+        self._is_handing_out = True
+        try:
+            moment = await self._next()
+            if moment is not None and moment < math.inf:
+                await self._lead_up_to(moment)
+            return moment
+        finally:
+            self._is_handing_out = False
+
+    async def _lead_up_to(self, moment: float) -> None:
+        try:
+            await anyio.sleep_until(moment - self._lead)
+        except BaseException:  # whoever waited is gone
+            self._voided += 1
+            raise
+
+    async def _is_at(self, moment: float) -> bool:
+        """Waits for it; whether it was not missed."""
+        if math.isinf(moment):
+            return True
+        await anyio.sleep_until(moment)
+        return anyio.current_time() - moment <= self._late
+
     async def _next(self) -> float | None:
         """The next moment that is not over; None where there is none for now."""
         while True:
             while self._drawn:
-                if (moment := self._drawn.popleft()) >= anyio.current_time() - LATE:
+                if (moment := self._drawn.popleft()) >= anyio.current_time() - self._late:
                     return moment
                 self._voided += 1
             await self._give_back()
@@ -98,6 +136,7 @@ class Turns:
             if not gap:  # there is a limit and no rate: one moment is as good as another
                 self._drawn.extend([math.inf] * count)
                 continue
+            self._late = max(LATE, LATE_OF_GAP * gap)
             began = self._clock.here(first)
             self._drawn.extend(began + number * gap for number in range(count))
 
@@ -124,11 +163,3 @@ class _Clock:
     def here(self, theirs: float) -> float:
         """A moment of the database's clock on the one here."""
         return theirs - self._ahead
-
-
-async def _is_at(moment: float) -> bool:
-    """Waits for it; whether it was not missed."""
-    if math.isinf(moment):
-        return True
-    await anyio.sleep_until(moment)
-    return anyio.current_time() - moment <= LATE

@@ -55,6 +55,11 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
 
 
+def are(count: int, one: str = "") -> str:
+    """The same, of which something is said next."""
+    return f"{plural(count, one) if one else number(count)} {'is' if count == 1 else 'are'}"
+
+
 def share(part: int, whole: int) -> str:
     """A part in per cent. Only nothing is 0 %, and only all is 100 %."""
     if not part or not whole:

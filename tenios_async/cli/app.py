@@ -53,6 +53,7 @@ def init(
     announcement: str | None = None,
     dtmf_key: str | None = None,
     watch: Flag = False,
+    speed: float = 1.0,
     timeout: float | None = None,
     json: Json = False,
     connection: Connection = _DEFAULT,
@@ -68,17 +69,20 @@ def init(
         announcement: A text that is read aloud to the agent.
         dtmf_key: The key (0-9 * #) the agent presses to start the call.
         watch: Follow the call to its end.
+        speed: Look so many times faster: what `tenios simulate --speed` was told.
         timeout: Seconds it may take in all; the default is 30 for the request and two hours beyond the delay to watch.
         json: One JSON object a line.
     """
     if not config_id:
         raise ValueError("a callback configuration id is needed: --config-id, or TENIOS_CALLBACK_CONFIG_ID")
     request = CallbackRequest(config_id, number, delay, announcement, dtmf_key)
-    output = Output(as_json=json)
+    output, polling = Output(as_json=json), Polling(speed=speed)
     observers = [calls.telling_failures(output)]
     return run_command(
         output,
-        lambda: calls.place(connection.client(observers=observers), request, output, watch=watch, timeout=timeout),
+        lambda: calls.place(
+            connection.client(observers=observers, polling=polling), request, output, watch=watch, timeout=timeout
+        ),
     )
 
 
@@ -103,6 +107,7 @@ def watch(
     /,
     *,
     every: float | None = None,
+    speed: float = 1.0,
     timeout: float | None = None,
     json: Json = False,
     connection: Connection = _DEFAULT,
@@ -112,15 +117,18 @@ def watch(
     Args:
         callback: Its id, or a resume token, or @FILE or - (standard input) with one.
         every: Ask every so many seconds, instead of by the schedule.
+        speed: Look so many times faster: what `tenios simulate --speed` was told.
         timeout: Seconds to watch; the default is two hours beyond the delay.
         json: One JSON object a line.
     """
     target, output = calls.read_callback(callback), Output(as_json=json)
-    polling = None if every is None else Polling.fixed(every)
+    if every is not None and speed != 1:
+        raise ValueError("--every and --speed exclude each other")
+    polling = Polling(speed=speed) if every is None else Polling.fixed(every)
     observers = [calls.telling_failures(output)]
     return run_command(
         output,
-        lambda: calls.follow(connection.client(observers=observers), target, output, polling=polling, timeout=timeout),
+        lambda: calls.follow(connection.client(observers=observers, polling=polling), target, output, timeout=timeout),
     )
 
 

@@ -48,13 +48,20 @@ def _share(_: Any, tokens: Sequence[Token]) -> float:
     return share
 
 
-_Rate = Annotated[float | None, Parameter(converter=_rate)]
-_Share = Annotated[float | None, Parameter(converter=_share)]
-_Columns = Annotated[list[str] | None, Parameter(name="--column", negative=())]
-_Prefixes = Annotated[list[str] | None, Parameter(name="--prefix", negative=(), allow_leading_hyphen=False)]
-_Called = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
-_Texts = Annotated[list[str] | None, Parameter(negative=())]
-_Lines = Annotated[list[int] | None, Parameter(name="--line", negative=())]
+_Rate = Annotated[float | None, Parameter(converter=_rate, metavar="RATE")]
+_Share = Annotated[float | None, Parameter(converter=_share, metavar="SHARE")]
+_Hours = Annotated[str | None, Parameter(metavar="HOURS")]
+_Zone = Annotated[str | None, Parameter(metavar="ZONE")]
+_Region = Annotated[str | None, Parameter(metavar="REGION")]
+_Columns = Annotated[list[str] | None, Parameter(name="--column", negative=(), metavar="FIELD=COLUMN")]
+_Prefixes = Annotated[
+    list[str] | None, Parameter(name="--prefix", negative=(), allow_leading_hyphen=False, metavar="PREFIX")
+]
+_Called = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=(), metavar="[ID]")]
+_Lines = Annotated[list[int] | None, Parameter(name="--line", negative=(), metavar="LINE")]
+_Numbers = Annotated[list[str] | None, Parameter(name="--number", negative=(), metavar="NUMBER")]
+_Keys = Annotated[list[str] | None, Parameter(name="--key", negative=(), metavar="KEY")]
+_Who = Annotated[str | None, Parameter(metavar="NAME")]
 _CONNECTION = Connection()
 
 
@@ -73,7 +80,7 @@ def create(
     /,
     *,
     config_id: ConfigId = None,
-    region: str | None = None,
+    region: _Region = None,
     prefix: _Prefixes = None,
     column: _Columns = None,
     opt_out: Path | None = None,
@@ -143,8 +150,8 @@ def run(
     rate: _Rate = None,
     concurrency: Whole = 100,
     limit: Whole | None = None,
-    hours: str | None = None,
-    tz: str | None = None,
+    hours: _Hours = None,
+    tz: _Zone = None,
     stop_file: Path | None = None,
     max_unknown: _Share = None,
     opt_out: Path | None = None,
@@ -243,8 +250,8 @@ def control(
     *,
     rate: _Rate = None,
     limit: Whole | None = None,
-    hours: str | None = None,
-    tz: str | None = None,
+    hours: _Hours = None,
+    tz: _Zone = None,
     max_unknown: _Share = None,
     pause: Flag = False,
     resume: Flag = False,
@@ -301,7 +308,7 @@ def status(ledger: Ledger, /, *, json: Json = False) -> int:
 
 
 @batch.command(help_epilogue=teaching.BATCH_REPORT)
-def report(ledger: Ledger, file: Path, /, *, tz: str | None = None, json: Json = False) -> int:
+def report(ledger: Ledger, file: Path, /, *, tz: _Zone = None, json: Json = False) -> int:
     """Write a campaign's report: one HTML file that needs no network.
 
     Args:
@@ -320,12 +327,12 @@ def resolve(
     /,
     *,
     line: _Lines = None,
-    number: _Texts = None,
-    key: _Texts = None,
-    all_: Annotated[bool, Parameter(name="--all", negative=())] = False,
+    number: _Numbers = None,
+    key: _Keys = None,
+    all_: Annotated[bool, Parameter(name="--all", negative=(), show_default=False)] = False,
     called: _Called = None,
     not_called: Flag = False,
-    who: str | None = None,
+    who: _Who = None,
     show_numbers: Flag = False,
     json: Json = False,
 ) -> int:

@@ -16,7 +16,6 @@ from tenios_async import (
     CallbackOutcomeUnknown,
     CallbackRequest,
     Polled,
-    Polling,
     TeniosClient,
     WatchInterrupted,
     mask_number,
@@ -109,7 +108,7 @@ async def place(
         if timeout is not None:
             timeout = max(0.001, timeout - (time.monotonic() - began))
         try:
-            return await _follow(client, callback, output, polling=None, timeout=timeout)
+            return await _follow(client, callback, output, timeout=timeout)
         except WatchInterrupted as error:  # whatever TENIOS refuses to say: a phone rings
             output.error(error, code=Exit.TIMED_OUT)
             output.token(error.callback)
@@ -141,18 +140,14 @@ async def ask(client: TeniosClient, callback: Callback, output: Output, *, timeo
     return exit_for_status(status)
 
 
-async def follow(
-    client: TeniosClient, callback: Callback, output: Output, *, polling: Polling | None, timeout: float | None
-) -> Exit:
+async def follow(client: TeniosClient, callback: Callback, output: Output, *, timeout: float | None) -> Exit:
     """Every transition until the end."""
     async with client:
-        return await _follow(client, callback, output, polling=polling, timeout=timeout)
+        return await _follow(client, callback, output, timeout=timeout)
 
 
-async def _follow(
-    client: TeniosClient, callback: Callback, output: Output, *, polling: Polling | None, timeout: float | None
-) -> Exit:
-    watch = client.watch_callback(callback, polling=polling, timeout=timeout)
+async def _follow(client: TeniosClient, callback: Callback, output: Output, *, timeout: float | None) -> Exit:
+    watch = client.watch_callback(callback, timeout=timeout)
     try:
         with output.spinner(f"callback {callback.key}") as show:
             async for transition in watch:

@@ -22,6 +22,7 @@ from tenios_async.batch.export import write_rows
 from tenios_async.batch.files import check_writable, replacing
 from tenios_async.batch.reading import read_figures
 from tenios_async.batch.report import html, table
+from tenios_async.batch.words import are, plural
 from tenios_async.cli import ledgers
 from tenios_async.cli.ledgers import reading
 from tenios_async.cli.outcome import Exit, exit_for
@@ -98,14 +99,14 @@ def add(output: Output, ledger: Where, source: Source) -> Exit:
 
 def _tell_taken(output: Output, taken: Taken, ledger: Where, source: Source) -> Exit:
     output.emit("taken", ledger=str(ledger), rejected=taken.rejected, **attrs.asdict(taken))
-    output.say(f"{taken.taken} contacts are taken into {plain(str(ledger))}; nobody was called yet")
+    output.say(f"{are(taken.taken, 'contact')} taken into {plain(str(ledger))}; nobody was called yet")
     for count, what in (
-        (taken.repeated, "are in it already"),
-        (taken.opted_out, "are on the opt-out list"),
-        (taken.bad, "are not contacts that may be called"),
+        (taken.repeated, f"{are(taken.repeated)} in it already"),
+        (taken.opted_out, f"{are(taken.opted_out)} on the opt-out list"),
+        (taken.bad, f"{taken.bad} cannot be read, or may not be called"),
     ):
         if count:
-            output.say(f"  {count} {what}")
+            output.say(f"  {what}")
     if taken.rejected:
         where = "give --rejects FILE to see them" if source.rejects is None else f"they are in {source.rejects}"
         output.say(f"  {plain(where)}")
@@ -173,6 +174,9 @@ def report_at_the_end(output: Output, ledger: Where, report: Path | None) -> Non
         _write(report, _report(ledger, None))
     except (OSError, LedgerError) as problem:
         output.note(f"tenios: the report was not written: {problem}")
+    else:
+        with contextlib.suppress(BrokenPipeError):
+            output.say(f"the report is in {plain(str(report))}")
 
 
 def shown_number(row: Row, *, in_full: bool) -> str:
@@ -193,7 +197,7 @@ def tell_end(output: Output, progress: Progress) -> Exit:
     if progress.stopped is not None:
         output.note(f"tenios: placing was stopped: {progress.stopped}")
     if progress.unknown:
-        output.note(f"tenios: {progress.unknown} calls are in doubt: see `tenios batch resolve`")
+        output.note(f"tenios: {are(progress.unknown, 'call')} in doubt: see `tenios batch resolve`")
     return code
 
 
@@ -238,8 +242,16 @@ class shown:  # noqa: N801  # a context manager
                 output.say(_line(campaign.progress))
         with Live(console=output.console, transient=True, auto_refresh=False) as live:
             while True:
-                live.update(Text.from_markup(_line(campaign.progress)), refresh=True)
+                line = _line(campaign.progress) if campaign.progress.total else ""  # before the ledger was read
+                live.update(_wrapped(line), refresh=True)
                 await asyncio.sleep(SHOWN_EVERY)
+
+
+def _wrapped(markup: str) -> Text:
+    """What is drawn over has to end at the edge of the terminal, unlike lines that the terminal may wrap itself."""
+    text = Text.from_markup(markup, overflow="fold")
+    text.no_wrap = False
+    return text
 
 
 def _counts(progress: Progress) -> dict[str, Any]:
@@ -273,14 +285,14 @@ def _line(progress: Progress) -> str:
         f"{progress.refused} refused",
         f"[yellow]{progress.unknown} in doubt[/]" if progress.unknown else "none in doubt",
     ]
+    if progress.stopped is not None:
+        return " · ".join([*parts, "[yellow]placing was stopped[/]"])
     if progress.seconds and progress.placed_now and (progress.queued or progress.placing):
         parts.append(f"{progress.placed_now / progress.seconds:.1f}/s")
     if progress.queued and (left := progress.seconds_left) is not None:
         parts.append(f"{_lasting(left)} left")
     if progress.waiting_for is not None:
         parts.append(f"waiting for {plain(progress.waiting_for)}")
-    if progress.stopped is not None:
-        parts.append("[yellow]placing was stopped[/]")
     return " · ".join(parts)
 
 
@@ -321,9 +333,10 @@ def rehearse(
         opens_at=None if opens_at is None else opens_at.isoformat(),
         is_stopped=is_stopped,
     )
-    output.say(f"would call {now:g} contacts, and follow {placed} that are placed; nobody was called")
+    follow = plural(placed, "call")
+    output.say(f"would call {plural(int(now), 'contact')}, and follow {follow} placed before; nobody was called")
     if opted_out:
-        output.say(f"{opted_out} others are on the opt-out list")
+        output.say(f"{are(opted_out, 'other')} on the opt-out list")
     for row in first[: int(min(now, len(first)))]:
         output.say(f"  {shown_number(row, in_full=show_numbers)}")
     if seconds is not None:
@@ -377,7 +390,7 @@ def export(output: Output, ledger: Where, file: Path) -> Exit:
     """Writes every row."""
     count = _export(ledger, file)
     output.emit("exported", file=str(file), rows=count)
-    output.say(f"{count} contacts are in {plain(str(file))}, with whole numbers")
+    output.say(f"{are(count, 'contact')} in {plain(str(file))}, with whole numbers")
     return Exit.OK
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import attrs
 from cyclopts import Group, Parameter
 
-from tenios_async import TeniosClient
+from tenios_async import Polling, TeniosClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _GROUP = Group("Connection", sort_key=9)
 _LARGEST_KEY_FILE = 64 * 1024
+_POLLING = Polling()
 
 
 @Parameter(name="*", group=_GROUP)
@@ -58,11 +59,14 @@ class Connection:
             )
         return self.base_url
 
-    def client(self, *, observers: Iterable[Observer] = (), access_key: str | None = None) -> TeniosClient:
+    def client(
+        self, *, observers: Iterable[Observer] = (), polling: Polling = _POLLING, access_key: str | None = None
+    ) -> TeniosClient:
         """A client, not opened yet. Raises `ValueError` or `OSError`."""
         return TeniosClient(
             self.access_key() if access_key is None else access_key,
             base_url=self.url(),
             allow_insecure_http=self.allow_insecure_http,
             observers=observers,
+            polling=polling,
         )

@@ -75,7 +75,7 @@ async def play(output: Output, *, speed: float) -> Exit:
         TeniosClient("simulated", base_url=server.base_url, http_client=direct, polling=Polling(speed=speed)) as tenios,
     ):
         output.say(f"A simulated TENIOS at {server.base_url}, {speed:g} times as fast as life. No phone rings.\n")
-        await _show(tenios, calls, output, speed)
+        await _show(tenios, calls, output)
     wrong = [_complaint(call) for call in calls if call.status != call.expected]
     wrong += [f"{mask_number(number)} was asked for {n} times" for number, n in service.inits.items() if n > 1]
     polls = sum(service.polls.values())
@@ -87,7 +87,7 @@ async def play(output: Output, *, speed: float) -> Exit:
     return Exit.OK
 
 
-async def _show(tenios: TeniosClient, calls: list[_Call], output: Output, speed: float) -> None:
+async def _show(tenios: TeniosClient, calls: list[_Call], output: Output) -> None:
     if output.is_live:
         with Live(_table(calls), console=output.console, auto_refresh=False) as live:
 
@@ -95,29 +95,25 @@ async def _show(tenios: TeniosClient, calls: list[_Call], output: Output, speed:
                 output.say(_line(call, seen))
                 live.update(_table(calls), refresh=True)
 
-            await _all(tenios, calls, speed, redraw)
+            await _all(tenios, calls, redraw)
         return
 
     def write(call: _Call, seen: Transition) -> None:
         output.emit("transition", call=call.title, status=str(seen.status), elapsed=round(seen.elapsed, 3))
         output.say(_line(call, seen))
 
-    await _all(tenios, calls, speed, write)
+    await _all(tenios, calls, write)
     output.say("")
     output.columns([_COLUMNS, *map(_cells, calls)])
 
 
-async def _all(
-    tenios: TeniosClient, calls: list[_Call], speed: float, tell: Callable[[_Call, Transition], None]
-) -> None:
-    await asyncio.gather(*(_one(tenios, call, speed, tell) for call in calls))
+async def _all(tenios: TeniosClient, calls: list[_Call], tell: Callable[[_Call, Transition], None]) -> None:
+    await asyncio.gather(*(_one(tenios, call, tell) for call in calls))
 
 
-async def _one(tenios: TeniosClient, call: _Call, speed: float, tell: Callable[[_Call, Transition], None]) -> None:
+async def _one(tenios: TeniosClient, call: _Call, tell: Callable[[_Call, Transition], None]) -> None:
     try:
         callback = await tenios.init_callback(call.request)
-        # The simulated delay passes `speed` times as fast, so the watch is told how long it really is.
-        callback = attrs.evolve(callback, delay=round((callback.delay or 0) / speed))
         async for transition in tenios.watch_callback(callback):
             call.seen.append(transition)
             tell(call, transition)

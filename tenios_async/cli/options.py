@@ -20,7 +20,7 @@ def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
     return int(tokens[0].value)
 
 
-ConfigId = Annotated[str | None, Parameter(env_var="TENIOS_CALLBACK_CONFIG_ID")]
+ConfigId = Annotated[str | None, Parameter(env_var="TENIOS_CALLBACK_CONFIG_ID", metavar="ID")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 Whole = Annotated[int, Parameter(converter=_whole_number)]

@@ -40,7 +40,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.CALL_FAILED: "the call failed: CALL_A_FAILED (the agent) or CALL_B_FAILED (the customer)",
     Exit.USAGE: "bad usage or configuration",
     Exit.REFUSED: "refused by TENIOS; no phone rings",
-    Exit.UNKNOWN: "outcome unknown: a phone may ring; do not simply run it again",
+    Exit.UNKNOWN: "outcome unknown: a phone may ring; do not simply run it again. Of a campaign: calls are in doubt",
     Exit.TIMED_OUT: "timed out, or gave up watching; a resume token is printed. Of a campaign: stopped before its end",
     Exit.NO_CONNECTION: "no connection; nothing was sent",
     Exit.NO_ANSWER: "no usable answer to a question about a call",

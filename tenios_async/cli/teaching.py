@@ -52,7 +52,7 @@ SIMULATE = examples(
     ("leave it running ten times as fast as life", "tenios simulate --port 8080 --speed 10 --seed 1"),
     ("and in another shell, where nobody is called:", "export TENIOS_BASE_URL=http://127.0.0.1:8080"),
     ("any key will do", "export TENIOS_ACCESS_KEY=any"),
-    ("", "tenios init +491234567890 --config-id any --watch"),
+    ("", "tenios init +491234567890 --config-id any --watch --speed 10"),
 )
 DEMO = examples(
     ("ten times as fast as life", "tenios demo"),

@@ -215,8 +215,9 @@ class Service(Assertions):
 
     def _carry_out(self, endpoint: str, fields: dict[str, Any], fault: Fault | None) -> Answer:
         if fault is not None and fault.before and fault.status_code is not None:
-            return _refusal(fault.status_code, fault.error_code, "Simulated fault", headers=fault.headers)
-        answer = self._init(fields) if endpoint == "init" else self._status(fields)
+            answer = _simulated(fault.status_code, fault)
+        else:
+            answer = self._init(fields) if endpoint == "init" else self._status(fields)
         return answer if fault is None else _spoilt(answer, fault)
 
     def _next_fault(self, endpoint: str, number: str) -> Fault | None:
@@ -288,24 +289,22 @@ def _is_refusal(status_code: int) -> bool:
     return 400 <= status_code < 500  # noqa: PLR2004
 
 
-def _answer(status_code: int, fields: Mapping[str, Any], headers: tuple[tuple[str, str], ...] = ()) -> Answer:
-    return Answer(status_code, json.dumps(fields).encode(), (("Content-Type", "application/json"), *headers))
+def _answer(status_code: int, fields: Mapping[str, Any]) -> Answer:
+    return Answer(status_code, json.dumps(fields).encode(), (("Content-Type", "application/json"),))
 
 
-def _refusal(
-    status_code: int,
-    error_code: str,
-    error_message: str,
-    fields: Collection[str] = (),
-    headers: tuple[tuple[str, str], ...] = (),
-) -> Answer:
+def _refusal(status_code: int, error_code: str, error_message: str, fields: Collection[str] = ()) -> Answer:
     body = {"error_code": error_code, "error_message": error_message, "fields": list(fields)}
-    return _answer(status_code, body, headers)
+    return _answer(status_code, body)
+
+
+def _simulated(status_code: int, fault: Fault) -> Answer:
+    return _refusal(status_code, fault.error_code, "Simulated fault")
 
 
 def _spoilt(answer: Answer, fault: Fault) -> Answer:
     if fault.status_code is not None and fault.body is None:
-        answer = _refusal(fault.status_code, fault.error_code, "Simulated fault")
+        answer = _simulated(fault.status_code, fault)
     return attrs.evolve(
         answer,
         status_code=fault.status_code or answer.status_code,

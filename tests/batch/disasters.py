@@ -88,7 +88,7 @@ async def workers(chance, *arguments):
         await process.wait()
 
 
-async def survive(server, url, folder, *, seconds: float, seed: int, patience: float = 90.0) -> Counter:
+async def survive(server, url, folder, *, seconds: float, seed: int, patience: float = 200.0) -> Counter:
     """A campaign that lasts about as long as the disasters do, and is then left to end; checks what must hold."""
     chance = random.Random(seed)
     where = PostgresURL.parse(url)
@@ -112,6 +112,7 @@ async def survive(server, url, folder, *, seconds: float, seed: int, patience: f
                 await asyncio.sleep(chance.uniform(0.2, 1.5))
                 happened[await _strike(chance, server, where, service, hands, resumed)] += 1
                 hands.look()
+                happened["stopped"] += await asyncio.to_thread(_go_on, where)
                 while len(hands.alive) < WORKERS:
                     await hands.start()
             for task in resumed:
@@ -122,6 +123,9 @@ async def survive(server, url, folder, *, seconds: float, seed: int, patience: f
                 while hands.alive:  # they end when everything has
                     await asyncio.sleep(0.2)
                     hands.look()
+                    if not hands.alive and await asyncio.to_thread(_go_on, where):
+                        happened["stopped"] += 1
+                        await hands.start()
     _check(where, service, numbers, happened, log)
     return happened
 
@@ -148,6 +152,15 @@ async def _strike(chance, server, url, service, hands, resumed):
     else:
         service.fail_init(Fault.lost(chance.choice([Manner.DROP, Manner.RESET, Manner.STALL])))
     return what
+
+
+def _go_on(url):
+    """What a person does where ten in doubt, one after another, have stopped placing; whether they had."""
+    with PostgresSession.write(url) as session:
+        if session.controls().stopped is None:
+            return False
+        session.set(controls.going_on())
+    return True
 
 
 async def _resume(hands, pid, seconds):

@@ -93,6 +93,20 @@ def test_adding_keeps_the_rules_and_takes_nobody_twice(contacts, path, tmp_path)
     assert [row.key for row in rows(path)] == [N[0], N[1], N[2]]
 
 
+@pytest.mark.parametrize("name", ["rejects.csv", "rejects.jsonl"])
+def test_who_opted_out_is_not_taken_when_the_rejects_come_back(contacts, path, tmp_path, name):
+    """Without the opt-out list, that is."""
+    (tmp_path / "opt-out").write_text(f"{N[1]}\n")
+    listed = contacts(N[0], N[1])
+    if name.endswith("l"):
+        listed = tmp_path / "contacts.jsonl"
+        listed.write_text(f'{{"number": "{N[0]}"}}\n{{"number": "{N[1]}"}}\n')
+    Campaign.create(path, listed, opt_out=tmp_path / "opt-out", rejects=tmp_path / name, **OPTIONS)
+    taken = Campaign.add(path, tmp_path / name)
+    assert (taken.taken, taken.opted_out) == (0, 1)
+    assert [row.key for row in rows(path)] == [N[0]]
+
+
 @pytest.mark.asyncio
 async def test_a_campaign_that_runs_takes_no_contacts_and_no_second_run(contacts, path):
     Campaign.create(path, contacts(N[0]), **OPTIONS)

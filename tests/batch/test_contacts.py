@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import re
 import stat
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenios_async.batch.cells import guarded, unguarded
+from tenios_async.batch.cells import line_of, unguarded
 from tenios_async.batch.contacts import BadRow, Contact, SourceError, is_json, read_contacts, writing_rejects
 from tenios_async.batch.numbers import Numbers
 
@@ -162,14 +163,21 @@ def test_rejects_can_be_mended_and_read_again(tmp_path, read, name):
     assert mended[0].request.callback_number == "+49221123456"
 
 
-@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
-def test_a_cell_comes_back_and_starts_no_formula(cell):
-    written = guarded(cell)
-    assert written[:1] not in ("=", "+", "-", "@", "\t", "\r")
-    assert unguarded(written) == cell
+TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.text("a=+-@\t\r\n;,|'\"\uff1d", max_size=12)
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d")
 
 
-@pytest.mark.parametrize("cell", ["'tis", "'", "", "plain", "a=b"])
+@given(st.lists(TEXTS, min_size=2, max_size=3))
+def test_cells_come_back_and_start_no_formula_wherever_a_spreadsheet_splits_them(row):
+    text = line_of(row)
+    assert [unguarded(cell) for cell in next(csv.reader(io.StringIO(text, newline="")))] == row
+    for delimiter in ",;\t|":
+        for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
+            assert not [cell for cell in cells if cell.startswith(FORMULAS)]
+    assert not [cell for cell in re.split(r"[;\t|\r\n]", text) if cell.lstrip('"').startswith(FORMULAS)]
+
+
+@pytest.mark.parametrize("cell", ["'tis", "'", "", "plain", "a=b", "a;'b", "rock,'-'n'-roll"])
 def test_what_others_wrote_stays(cell):
     assert unguarded(cell) == cell
 

@@ -242,7 +242,7 @@ async def test_what_was_refused_or_not_sent_may_be_asked_for_again(where):
     async with where.open() as ledger:
         async with TeniosClient("key", base_url="http://127.0.0.1:9") as nobody:
             with pytest.raises(ConnectionFailed):
-                await ledger.place_once(nobody, REQUEST, key="key")
+                await ledger.place_once(nobody, REQUEST, key="key", timeout=0.2)
         async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
             with pytest.raises(Exception, match="400"):
                 await ledger.place_once(client, REQUEST, key="key")
@@ -274,6 +274,24 @@ async def test_the_intent_is_there_for_everybody_before_the_first_byte(where):
         async with where.open() as ledger:
             await ledger.place_once(client, REQUEST, key="key")
     assert seen == [[RowState.SENDING]]
+
+
+async def test_no_more_rows_are_in_sending_than_there_are_connections(where):
+    """Whoever is placed last has its answer written down before the next one's intent."""
+    sending = []
+
+    class Watched(Service):
+        def handle(self, method, path, body):
+            with where.read() as looking:
+                sending.append(looking.counts()[RowState.SENDING])
+            return super().handle(method, path, body)
+
+    async with SimulatorServer(Watched()) as server:
+        async with TeniosClient("key", base_url=server.base_url, max_connections=3) as client, where.open() as ledger:
+            requests = [CallbackRequest("config", f"+4922100{number:05}") for number in range(60)]
+            await asyncio.gather(*(ledger.place_once(client, r, key=r.callback_number) for r in requests))
+    assert len(sending) == 60
+    assert max(sending) <= 3
 
 
 async def test_a_person_settles_a_doubt(where):

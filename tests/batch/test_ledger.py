@@ -1,6 +1,7 @@
 """The ledger on the disk: one writer, nothing touched that is not ours, nothing lost, nothing written after a failure."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -731,19 +732,24 @@ def test_a_commit_that_has_returned_survives_a_power_cut(ledger_path):
 
 
 @pytest.mark.asyncio
-async def test_an_intent_waits_for_its_connection(tmp_path):
-    """However many are asked for at once: for each connection one is about to leave, and one is being written down."""
-    path = tmp_path / "calls.db"
-    SQLiteLedger.create(path)
-    service = Watched(path, latency=0.01)
-    async with SimulatorServer(service) as server:
+async def test_no_more_rows_are_in_sending_than_there_are_connections(ledger_path, monkeypatch):
+    """At every commit: so many are in doubt after a crash at the worst."""
+    sending, transaction = [], LedgerFile.transaction
+
+    @contextlib.contextmanager
+    def counted(file):
+        with transaction(file):
+            yield
+            sending.append(file.counts()[RowState.SENDING])
+
+    monkeypatch.setattr(LedgerFile, "transaction", counted)
+    async with SimulatorServer(Service()) as server:
         async with TeniosClient("key", base_url=server.base_url, max_connections=3) as client:
-            async with SQLiteLedger(path) as ledger:
-                requests = [CallbackRequest("config", f"+4922100{number:05}") for number in range(30)]
+            async with SQLiteLedger(ledger_path) as ledger:
+                requests = [CallbackRequest("config", f"+4922100{number:05}") for number in range(200)]
                 await asyncio.gather(*(ledger.place_once(client, r, key=r.callback_number) for r in requests))
-    sending = [states.count(RowState.SENDING) for states in service.seen]
-    assert len(sending) == 30
-    assert 1 <= max(sending) <= 2 * 3
+                assert (await ledger.counts())[RowState.PLACED] == 200
+    assert 0 < max(sending) <= 3
 
 
 @pytest.mark.asyncio

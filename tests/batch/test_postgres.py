@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,6 +21,7 @@ from tenios_async.simulator import Fault, Manner, Service, SimulatorServer
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 REQUEST = CallbackRequest("config", "+49221123456")
 CALLBACK = Callback(10, "config", 0, NOW)
+BACKEND = Path(__file__).with_name("asking.py")
 
 
 @pytest.fixture
@@ -205,6 +208,31 @@ async def test_place_once_from_several_programs(url):
             callbacks = await asyncio.gather(*asked)
     assert len(set(callbacks)) == 10
     assert set(service.inits.values()) == {1}
+
+
+@pytest.mark.asyncio
+async def test_place_once_from_several_processes(url):
+    """All ask at once, each for itself, for calls that are placed and calls whose answers are lost."""
+    service = Service()
+    service.latency = 0.05  # so that the others find it on its way
+    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    async with SimulatorServer(service) as server:
+        command = [sys.executable, BACKEND, url, server.base_url]
+        backends = [await asyncio.create_subprocess_exec(*command, **pipes) for _ in range(4)]
+        for backend in backends:
+            assert await backend.stdout.readline() == b"open\n"
+        for key in range(12):
+            is_lost = key % 3 == 2
+            if is_lost:
+                service.fail_init(Fault.lost(Manner.DROP))
+            for backend in backends:
+                backend.stdin.write(f"order-{key} +4922100000{key:02}\n".encode())
+            (answer,) = {await backend.stdout.readline() for backend in backends}
+            assert (b"in doubt" in answer) is is_lost
+        for backend in backends:
+            backend.stdin.close()
+            assert await backend.wait() == 0
+    assert service.inits == {f"+4922100000{key:02}": 1 for key in range(12)}
 
 
 @pytest.mark.asyncio

@@ -261,7 +261,7 @@ def test_it_holds_the_numbers_it_was_given():
     assert "54\u00a0%" in html(USUAL)  # a number and its unit stay on one line
     said = words(root)
     assert "46,000 status polls, 17.3 for each of 2,663 callbacks placed" in said
-    assert "3,817 from contacts.csv; 31 lines of it were rejected" in said
+    assert "3,817 from contacts.csv; 31 lines were rejected" in said
     assert "as of 2026-11-23 15:01 UTC+01:00" in said
     assert "c1f2-9a" in said
 
@@ -430,7 +430,7 @@ def test_the_bars_of_a_panel_are_as_high_as_they_count():
 def test_the_terminal_says_the_same():
     rows = table(USUAL)
     assert rows[:3] == [
-        ("Contacts", "3,817 from contacts.csv; 31 lines of it were rejected"),
+        ("Contacts", "3,817 from contacts.csv; 31 lines were rejected"),
         ("Reached", "2,048 (54\u00a0%): Customer and agent were connected."),
         ("Customer not reached", "512 (13\u00a0%): The agent answered, the customer did not."),
     ]

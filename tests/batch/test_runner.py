@@ -123,6 +123,7 @@ async def test_a_limit():
     progress = await town.run(limit=4)
     assert town.ledger.states() == {"FINISHED": 4, "QUEUED": 6}
     assert "as many" in progress.stopped
+    assert progress.left == progress.seconds_left == 0
     assert (await town.run(limit=100)).stopped is None
     assert town.ledger.states() == {"FINISHED": 10}
 
@@ -405,7 +406,7 @@ async def test_an_error_of_a_ledger_of_ones_own_comes_out():
 
 async def test_what_is_seen_does_not_pile_up_before_a_slow_disk(monkeypatch):
     """The polls wait for it, and nothing is lost."""
-    monkeypatch.setattr("tenios_async.batch.runner.UNWRITTEN", 5)
+    monkeypatch.setattr("tenios_async.batch.recording.UNWRITTEN", 5)
     town = Town(60, script=Script.talk(ringing=1, seconds=1))
     written = []
     change_all = town.ledger.change_all

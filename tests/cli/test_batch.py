@@ -92,6 +92,7 @@ def test_a_run_calls_everybody_once_and_says_so(ledger, tenios, service, tmp_pat
     assert done.code == 0
     assert service.inits == dict.fromkeys(NUMBERS, 1)
     assert "5 of 5 placed" in done.out
+    assert "the report is in report.html" in done.out
     assert "5 talked" in done.out
     assert "5 (100 %)" in done.out.replace("\xa0", " ")
     assert "<html" in (tmp_path / "report.html").read_text()
@@ -246,7 +247,7 @@ def test_ctrl_c_while_the_list_is_read_leaves_nothing(ledger, start, tmp_path):
 def test_added_contacts_are_called_too(ledger, tenios, service, tmp_path):
     tenios("batch", "run", "campaign.db")
     (tmp_path / "more.csv").write_text(f"callback_number\n{NUMBERS[0]}\n+49221999999\n")
-    assert "1 contacts are taken" in tenios("batch", "add", "campaign.db", "more.csv").out
+    assert "1 contact is taken" in tenios("batch", "add", "campaign.db", "more.csv").out
     tenios("batch", "run", "campaign.db")
     assert service.inits == dict.fromkeys([*NUMBERS, "+49221999999"], 1)
 

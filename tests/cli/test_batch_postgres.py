@@ -86,6 +86,28 @@ def test_doubts_are_listed_and_resolved(ledger, batch, service, postgres):
     assert service.inits == dict.fromkeys(NUMBERS, 1) | {NUMBERS[2]: 2}
 
 
+def test_what_holds_for_all_is_shown_and_changed(ledger, batch, service, postgres):
+    options = ("--rate", "30/m", "--limit", 7, "--max-unknown", "10%", "--pause", "--json")
+    (shown,) = batch("control", ledger, *options).events
+    assert shown == {
+        "event": "controls", "rate": 0.5, "limit": 7, "is_paused": True, "stopped": None, "max_unknown": 0.1,
+    }  # fmt: skip
+    assert "paused; 0.5 calls a second, over all workers, 7 calls may be placed yet" in batch("control", ledger).out
+    assert "going on" in batch("control", ledger, "--resume").out
+    assert "stopped for all" in batch("control", ledger, "--stop").out
+    done = batch("worker", ledger)
+    assert (done.code, "placing was stopped" in done.err) == (5, True)
+    assert not service.inits
+    schema = ledger.rpartition("schema=")[2]
+    postgres.execute(f"UPDATE {schema}.mark SET timeline = '00000000'")
+    refused = batch("run", ledger)
+    assert (refused.code, "--accept-failover" in refused.err) == (2, True)
+    assert not service.inits
+    assert batch("control", ledger, "--accept-failover").code == 0
+    done = batch("run", ledger, "--limit", 2, "--rate", "100/s")
+    assert (done.code, service.inits.total()) == (5, 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -77,7 +77,7 @@ def test_a_watch_on_a_terminal_spins_below_its_lines(screen):
         async with simulator.client() as client:
             callback = await client.init_callback("config-id", "+498005556677")
         return await calls.follow(
-            simulator.client(), Callback(callback.id), output, polling=Polling.fixed(0.03), timeout=None
+            simulator.client(polling=Polling.fixed(0.03)), Callback(callback.id), output, timeout=None
         )
 
     assert run_in_no_time(follow()) == 0
@@ -94,7 +94,7 @@ def test_a_step_back_is_said():
         async with simulator.client() as client:
             await client.init_callback("config-id", "+498005556677")
         callback = Callback(10, status="CONNECTED")
-        return await calls.follow(simulator.client(), callback, output, polling=Polling.fixed(0.03), timeout=None)
+        return await calls.follow(simulator.client(polling=Polling.fixed(0.03)), callback, output, timeout=None)
 
     assert run_in_no_time(follow()) == 0
     assert "after CONNECTED" in file.getvalue()

@@ -91,3 +91,10 @@ def test_the_page_on_the_command_says_the_same_of_exit_codes():
     told = dict(re.findall(r"^\| ([0-9]+) \| (.*) \|$", page, re.MULTILINE))
     assert told == {str(int(code)): meaning for code, meaning in MEANINGS.items()}
     assert set(MEANINGS) == set(Exit)
+
+
+@pytest.mark.parametrize("command", ["run", "control"])
+def test_help_names_rates_and_shares_and_no_types_of_ours(tenios, command):
+    shown = tenios("batch", command, "--help").out
+    assert "--rate RATE: Calls placed at most" in shown
+    assert "FLOAT" not in shown

@@ -96,9 +96,10 @@ def test_ctrl_c_after_it_was_sent_without_an_answer_is_unknown(configured, servi
 
 def test_a_closed_pipe_leaves_the_token_on_standard_error(configured, long_call, start):
     """`tenios init ... | true` must not lose the only way to the call."""
-    for option in ((), ("--json",)):
-        placing = start("init", NUMBER, "--watch", *option)
+    calling = [start("init", NUMBER, "--watch", *option) for option in ((), ("--json",))]
+    for placing in calling:
         placing.stdout.close()
+    for placing in calling:
         err = placing.stderr.read()
         assert placing.wait(30) == 141
         assert "Traceback" not in err
@@ -109,32 +110,35 @@ def test_a_closed_pipe_leaves_the_token_on_standard_error(configured, long_call,
 HELP = [("--help",), ("init", "--help"), ("--version",), ("completion", "bash")]
 
 
-@pytest.mark.parametrize("arguments", HELP, ids=" ".join)
-def test_help_that_nobody_reads_is_141(start, arguments):
+def _ends_of_help(start, stdout):
+    """The exit code of each, and what it said."""
+    helping = {arguments: start(*arguments, stdout=stdout) for arguments in HELP}
+    return {arguments: (code, err) for arguments, process in helping.items() for code, _, err in [_end(process)]}
+
+
+def test_help_that_nobody_reads_is_141(start):
     """And not 1, which is a call that failed."""
     reader, writer = os.pipe()
     os.close(reader)
-    code, _, err = _end(start(*arguments, stdout=writer))
+    assert _ends_of_help(start, writer) == dict.fromkeys(HELP, (141, ""))
     os.close(writer)
-    assert (code, err) == (141, "")
 
 
 full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 
 
 @full_disk
-@pytest.mark.parametrize("arguments", HELP, ids=" ".join)
-def test_help_that_finds_no_room_is_141(start, arguments):
+def test_help_that_finds_no_room_is_141(start):
     with Path("/dev/full").open("w") as full:
-        code, _, err = _end(start(*arguments, stdout=full))
-    assert (code, err) == (141, "")
+        assert _ends_of_help(start, full) == dict.fromkeys(HELP, (141, ""))
 
 
 @full_disk
 def test_a_full_disk_leaves_the_token_on_standard_error(configured, service, start):
-    for option in ((), ("--json",), ("--watch",)):
-        with Path("/dev/full").open("w") as full:
-            code, _, err = _end(start("init", NUMBER, *option, stdout=full))
+    with Path("/dev/full").open("w") as full:
+        calling = [start("init", NUMBER, *option, stdout=full) for option in ((), ("--json",), ("--watch",))]
+    for placing in calling:
+        code, _, err = _end(placing)
         assert code == 141
         assert "resume with: tenios watch" in err
     assert service.inits == {NUMBER: 3}
@@ -157,6 +161,21 @@ def test_simulate_serves_until_ctrl_c(environment, start, tenios):
     simulating.send_signal(signal.SIGINT)
     code, out, err = _end(simulating)
     assert (code, json.loads(out), err) == (0, {"event": "ended", "inits": 1, "polls": 0}, "")
+
+
+def test_simulate_says_how_to_keep_up_with_it(environment, start, tenios):
+    """A call of half a minute is followed in a second, from the first look to the last."""
+    simulating = start("simulate", "--port", 0, "--speed", 20, "--seed", 1)
+    address, variables, advice = (simulating.stdout.readline() for _ in range(3))
+    assert "20 times as fast as life" in address
+    for word in shlex.split(variables.partition("export ")[2]):
+        environment.setenv(*word.split("=", 1))
+    words = shlex.split(advice.partition("tenios ")[2].replace("NUMBER", NUMBER))
+    events = tenios(*words, "--delay", 20, "--timeout", 20, "--json").events
+    assert events[-1]["event"] == "ended"
+    assert events[-2]["polls"] > 2
+    simulating.send_signal(signal.SIGINT)
+    assert _end(simulating)[0] == 0
 
 
 def test_the_module_is_the_command(start):

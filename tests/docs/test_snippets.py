@@ -11,6 +11,7 @@ from importlib.metadata import metadata
 import anyio
 import httptools  # noqa: F401  # pytester forgets what is first imported under it, and an extension cannot be imported twice
 import looptime
+import psycopg  # noqa: F401  # as httptools
 import pytest
 import respx
 import trustme

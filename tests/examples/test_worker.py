@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tenios_async.simulator import Fault, Script, Service, SimulatorServer
 pytest.importorskip("taskiq_redis", reason="taskiq-redis is not installed")
 
 from redis.asyncio import Redis
+from taskiq.receiver import Receiver
 
 from worker.programs import EXAMPLES, Program, Worker, kill_group, redis_server
 from worker.stream import Stream
@@ -45,6 +46,7 @@ class Tenios(Service):
         self.held = None
         self.polled = asyncio.Event()
         self.ended = asyncio.Event()
+        self.killed = asyncio.Event()
         self.victim = None
 
     def state(self, callback_id):
@@ -59,6 +61,7 @@ class Tenios(Service):
         elif self.victim is not None:
             os.kill(self.victim, signal.SIGKILL)
             self.victim = None
+            self.killed.set()
         return answer
 
 
@@ -291,6 +294,28 @@ async def test_redis_goes_away_in_the_middle_of_a_watch(world):
         here.check_nobody_was_called_twice()
 
 
+async def test_a_web_process_that_places_itself(world):
+    """And is killed while it does; the next one knows, and ends as it should."""
+    async with world as here:
+        here.service.held = "CALLING_A"
+        web = await here.web("--placing")
+        web.tell(f"first {NUMBER}")
+        await web.says("first: accepted")
+        await here.worker("watches")
+        await here.service.polled.wait()
+        here.service.victim = web.pid
+        web.tell("second +49221123457")
+        await here.service.killed.wait()
+        other = await here.web("--placing")
+        other.tell(f"first {NUMBER}")
+        await other.says("second may have been called, and is not called again")
+        here.service.held = None
+        await other.says("first: DISCONNECTED")
+        assert await other.end() == 0
+        assert here.rows() == {"first": FINISHED, "second": (RowState.UNKNOWN, None)}
+        here.check_nobody_was_called_twice(numbers=2)
+
+
 async def test_what_rang_nobody_is_tried_again_unless_it_was_refused_for_good(world):
     async with world as here:
         here.service.fail_init(Fault.busy("1"), number=NUMBER)
@@ -366,6 +391,34 @@ async def test_who_is_alive_keeps_its_jobs_and_who_is_silent_loses_them(tmp_path
         assert [fields for _, fields in jobs] == [{b"data": silent.consumer_name.encode()}]
         await alive.shutdown()
         await silent.shutdown()
+
+
+def losing(monkeypatch, name):
+    """Has that method lose its first cancellation, as `asyncio.wait_for` may; gives what tells that it is waiting."""
+    waiting, real = asyncio.Event(), getattr(Stream, name)
+
+    async def lossy(*arguments):
+        waiting.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return await real(*arguments)
+
+    monkeypatch.setattr(Stream, name, lossy)
+    return waiting
+
+
+async def test_a_cancellation_that_gets_lost_ends_it_all_the_same(tmp_path, monkeypatch):
+    reading, keeping = losing(monkeypatch, "_read"), losing(monkeypatch, "_say_alive")
+    async with redis_server(tmp_path) as url:
+        stream = Stream(url, "queue")
+        stream.is_worker_process = True
+        await stream.startup()
+        stop = asyncio.Event()
+        receiver = asyncio.create_task(Receiver(stream, run_startup=False).listen(stop))
+        await asyncio.gather(reading.wait(), keeping.wait())
+        stop.set()
+        await receiver
+        await stream.shutdown()
 
 
 async def test_only_what_is_done_is_forgotten(tmp_path):

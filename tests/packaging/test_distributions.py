@@ -88,6 +88,7 @@ def test_the_sdist_can_run_its_tests(sdist):
 def test_metadata(metadata):
     assert metadata["Name"] == "tenios_async"
     assert metadata["Version"] == tenios_async.__version__
+    assert metadata["Author"] == "the tenios_async authors"
     assert metadata["License-Expression"] == "MIT"
     assert metadata["License-File"] == "LICENSE"
     assert metadata["Requires-Python"] == ">=3.11"

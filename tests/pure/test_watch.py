@@ -161,6 +161,13 @@ def test_one_look_and_then_asleep_through_a_known_delay(age, wakes):
     assert polls == [0, pytest.approx(wakes + 0.4, abs=0.2)]
 
 
+def test_where_calls_go_faster_than_in_life_so_do_delays():
+    callback = Callback(1, delay=300, placed_at=EPOCH)
+    watch = machine(callback, Polling(jitter=0, speed=10), age=0.0)
+    polls, _, _ = run(watch, lambda now: "ACCEPTED" if now < 30 else "CALL_A_FAILED")
+    assert polls == [0, pytest.approx(30.25, abs=0.25)]
+
+
 def test_a_delay_of_unknown_beginning_is_not_slept_through():
     polls, _, _ = run(machine(Callback(1, delay=300)), lambda now: "ACCEPTED" if now < 2 else "CALL_A_FAILED")
     assert len(polls) > 3

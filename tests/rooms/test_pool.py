@@ -1,6 +1,7 @@
 """The pool's connections: which one is used, how many there are, how long they live, and what a cancellation leaves."""
 
 import asyncio
+import contextlib
 import errno
 import gc
 import math
@@ -19,6 +20,7 @@ from tenios_async import (
     ProtocolError,
     RequestTimeout,
     TeniosClient,
+    TeniosError,
     WatchTimeout,
 )
 
@@ -356,6 +358,53 @@ async def test_a_before_send_that_does_not_let_go_gives_the_connection_back(netw
                     await tenios.init_callback("config", NUMBER, timeout=2, attempt=CallbackAttempt(before_send))
         assert await tenios.callback_status(10, timeout=1) == "CONNECTED"
         assert (net.most_open, net.inits) == (1, 0)
+
+
+async def test_no_more_calls_are_written_down_than_there_are_connections(network):
+    """Until whoever asked for one has been told of its end; also while a connection that was lost is made anew."""
+    written_down, most = set(), []
+
+    async def place(number):
+        async def before_send():
+            written_down.add(number)
+            most.append(len(written_down))
+            if number == 1:
+                net.peers[-1].finish()
+            await anyio.sleep(0.1)
+
+        await tenios.init_callback("config", NUMBER, attempt=CallbackAttempt(before_send))
+        written_down.remove(number)
+
+    async with network(vendor()) as net, client(max_connections=2) as tenios:
+        async with anyio.create_task_group() as group:
+            for number in range(8):
+                group.start_soon(place, number)
+    assert (max(most), len(most), net.inits) == (2, 8, 8)
+
+
+ENDINGS = {"the deadline": ConnectionFailed, "a cancellation": type(None), "the client's end": ClientMisuse}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_who_waits_because_others_were_written_down(network, ending):
+    first, second = CallbackAttempt(anyio.lowlevel.checkpoint), CallbackAttempt(anyio.lowlevel.checkpoint)
+
+    async def place(attempt, timeout):
+        with contextlib.suppress(TeniosError):
+            await tenios.init_callback("config", NUMBER, timeout=timeout, attempt=attempt)
+
+    async with network(silent) as net, client(max_connections=1, cancel_grace=0) as tenios:
+        async with anyio.create_task_group() as group:
+            group.start_soon(place, first, 30)
+            await anyio.sleep(0.1)
+            group.start_soon(place, second, 1 if ending == "the deadline" else 30)
+            await anyio.sleep(2)
+            if ending == "the client's end":
+                await tenios.aclose()
+            group.cancel_scope.cancel()
+        assert (first.outcome, second.outcome) == (AttemptOutcome.UNKNOWN, AttemptOutcome.NOT_SENT)
+        assert type(second.error) is ENDINGS[ending]
+        assert net.inits == 1
 
 
 # Deadlines

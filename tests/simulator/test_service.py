@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tenios_async.simulator import Fault, Script, Service
+from tenios_async.simulator import Fault, Manner, Script, Service
 
 NUMBER = "+491234567890"
 
@@ -178,6 +178,19 @@ def test_what_was_accepted_can_be_looked_at(clock, init):
         "agent_announcement": "Peter Müller",
         "dtmf_key_to_trigger_customer_call": "1",
     }
+
+
+def test_a_fault_is_answered_as_it_says_whether_it_strikes_before_or_after(init):
+    service = Service()
+    for before in (True, False):
+        service.fail_init(Fault(400, before=before, body=b"{}", headers=(("Retry-After", "1"),), manner=Manner.DRIP))
+        answer = init(service).answer
+        assert (answer.status_code, answer.body, answer.manner) == (400, b"{}", Manner.DRIP)
+        assert answer.headers == (("Content-Type", "application/json"), ("Retry-After", "1"))
+        assert len(service.callbacks) == (not before)
+    assert not any(request.is_refused for request in service.requests[NUMBER]), (
+        "an answer that is not the API's proves nothing"
+    )
 
 
 def test_every_init_counts(init):

@@ -195,6 +195,19 @@ async def test_a_doubt_offers_no_second_call(visit, world):
     assert world.service.inits == {NUMBER: 1}
 
 
+async def test_a_call_that_cannot_be_asked_for_says_that_it_goes_on(visit, world):
+    page = await visit()
+    await ask(page)
+    await shows(page, TAKEN)
+    world.service.fail_status(Fault(403))
+    await shows(page, "We cannot see your call any more")
+    assert await page.get_by_role("link").count() == 0
+    world.step(3)
+    await page.reload()
+    await shows(page, PHONE)
+    assert world.service.inits == {NUMBER: 1}
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [(Fault(400), "This number cannot be called."), (Fault(403), "We cannot place calls at the moment.")],
