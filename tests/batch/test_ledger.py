@@ -142,7 +142,7 @@ def test_what_is_a_ledger_is_known_by_its_header(ledger_path, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert is_ledger(ledger_path)
     for other in ("missing", "text", "pipe", ".", "x" * 300):
-        assert not is_ledger(tmp_path / other)
+        assert is_ledger(tmp_path / other) is False
 
 
 @pytest.mark.parametrize("opening", [LedgerFile.read, LedgerFile.write])
