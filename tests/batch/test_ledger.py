@@ -23,6 +23,7 @@ from tenios_async import (
     TeniosClient,
 )
 from tenios_async.batch import IllegalMove, LedgerFailed, LedgerRefused, NewRow, RowState, SQLiteLedger
+from tenios_async.batch.checks import is_ledger
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.standing import intend, place, see
 from tenios_async.simulator import Fault, Manner, Service, SimulatorServer
@@ -120,7 +121,9 @@ def test_what_is_no_ledger_is_not_touched(path, content, opening):
     assert looked_at(path) == before
 
 
-@pytest.mark.parametrize("pragma", ["application_id = 7", "user_version = 2", "user_version = 0"])
+@pytest.mark.parametrize(
+    "pragma", ["application_id = 7", "user_version = 2", "user_version = 0", "user_version = 16777217"]
+)
 def test_another_database_and_another_version_are_not_touched(ledger_path, pragma):
     connection = sqlite3.connect(ledger_path)
     connection.execute(f"PRAGMA {pragma}")
@@ -130,6 +133,22 @@ def test_another_database_and_another_version_are_not_touched(ledger_path, pragm
     with pytest.raises(LedgerRefused):
         LedgerFile.write(ledger_path)
     assert looked_at(ledger_path) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_a_ledger_is_known_by_its_header(ledger_path, tmp_path):
+    """Without waiting for anybody, and whatever stands there."""
+    (tmp_path / "text").write_text("callback_number\n")
+    os.mkfifo(tmp_path / "pipe")
+    assert is_ledger(ledger_path)
+    for other in ("missing", "text", "pipe", ".", "x" * 300):
+        assert is_ledger(tmp_path / other) is False
+
+
+@pytest.mark.parametrize("opening", [LedgerFile.read, LedgerFile.write])
+def test_a_folder_is_refused_as_what_cannot_be_read(tmp_path, opening):
+    with pytest.raises(LedgerRefused, match=f"{tmp_path} cannot be read: Is a directory"):
+        opening(tmp_path)
 
 
 def test_a_damaged_one_is_not_touched(path):

@@ -22,7 +22,9 @@ PROPERTIES, EXAMPLES = 7, 100
     trials=PROPERTIES * EXAMPLES,
     passes=30,
 )
-def fuzz(chance: random.Random, tally: Tally) -> None:
+def fuzz(
+    chance: random.Random, tally: Tally
+) -> None:  # pragma: no cover  # for a soak; CI has the properties themselves
     properties = Path(__file__).with_name("test_fuzz.py")
     seed = f"--hypothesis-seed={chance.randrange(1 << 32)}"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", seed, str(properties)]

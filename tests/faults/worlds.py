@@ -20,7 +20,9 @@ LIVES = 1000
     trials=LIVES,
     passes=10,
 )
-def whole_system(chance: random.Random, tally: Tally) -> None:
+def whole_system(
+    chance: random.Random, tally: Tally
+) -> None:  # pragma: no cover  # for a soak; CI has tests/simulation
     first = chance.randrange(1 << 32)
     for seed in range(first, first + LIVES):
         world = live(seed)

@@ -45,7 +45,7 @@ JUDGES = {
     "_errors": "tests/pure/test_errors.py tests/pure/test_models.py",
     "_models": "tests/pure/test_models.py",
     "_lifecycle": "tests/pure/test_lifecycle.py",
-    "_lifetimes": "tests/pure/test_polling.py tests/pure/test_near_the_best.py",
+    "_lifetimes": "tests/pure/test_lifetimes.py tests/pure/test_polling.py",
     "_wire": "tests/pure/test_wire.py",
     "_polling": "tests/pure/test_polling.py tests/pure/test_watch.py tests/pure/test_near_the_best.py",
     "_watch": "tests/pure/test_watch.py",

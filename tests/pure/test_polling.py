@@ -165,3 +165,9 @@ def test_a_stretched_schedule_is_the_same_one_slower(state, seen_for, began_with
 def test_a_schedule_out_of_range(options):
     with pytest.raises(ValueError, match=r"must|is 1 to 64"):
         Polling(**options)
+
+
+@pytest.mark.parametrize("interval", [0, -1.0, math.inf, math.nan, True, "2"])
+def test_a_fixed_interval_that_is_none_is_named_as_it_was_given(interval):
+    with pytest.raises(ValueError, match=r"^interval must be a number above 0"):
+        Polling.fixed(interval)
