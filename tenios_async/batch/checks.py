@@ -57,13 +57,13 @@ def check_tables(path: Path) -> None:
     The words of the schema are in the file, and SQLite believes them; 100,000 rows take 10 ms.
     """
     with looking_at(path) as connection:
-        is_ours = _schema() <= set(connection.execute("SELECT name, sql FROM sqlite_schema"))
-        if is_ours:
-            (rows,) = connection.execute("SELECT count(*) FROM calls NOT INDEXED").fetchone()
-            (keys,) = connection.execute("SELECT count(*) FROM calls INDEXED BY sqlite_autoindex_calls_1").fetchone()
-    if not is_ours or rows != keys:
-        what = f"{rows} rows and {keys} keys" if is_ours else "its tables are not those of a ledger"
-        raise LedgerRefused(f"{path} is damaged ({what}); it was not touched")
+        if not _schema() <= set(connection.execute("SELECT name, sql FROM sqlite_schema")):
+            raise LedgerRefused(f"{path} is damaged (its tables are not those of a ledger); it was not touched")
+        connection.execute("BEGIN")  # one moment for both
+        (rows,) = connection.execute("SELECT count(*) FROM calls NOT INDEXED").fetchone()
+        (keys,) = connection.execute("SELECT count(*) FROM calls INDEXED BY sqlite_autoindex_calls_1").fetchone()
+    if rows != keys:
+        raise LedgerRefused(f"{path} is damaged ({rows} rows, and {keys} keys); it was not touched")
 
 
 @functools.cache

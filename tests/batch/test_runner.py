@@ -22,7 +22,9 @@ SHORT = Script((("DISCONNECTED", 0.0),))
 
 @pytest.fixture
 def anyio_backend():
-    return "asyncio", {"loop_factory": lambda: looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)}
+    return "asyncio", {
+        "loop_factory": lambda: looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
+    }
 
 
 class Town:

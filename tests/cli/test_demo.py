@@ -63,7 +63,9 @@ def test_the_demo_fails_when_a_call_is_not_placed(environment, tenios):
 
 def run_in_no_time(main):
     """In virtual time, by which a simulator in this process goes too."""
-    with asyncio.Runner(loop_factory=lambda: looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)) as runner:
+    with asyncio.Runner(
+        loop_factory=lambda: looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
+    ) as runner:
         return runner.run(main)
 
 

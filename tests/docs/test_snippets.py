@@ -39,7 +39,7 @@ def test_every_block_is_of_a_kind_that_is_executed():
 
 
 def virtually(coroutine):
-    loop = looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)
+    loop = looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         return runner.run(coroutine)
 

@@ -60,11 +60,12 @@ async def campaign(room: str, chance: random.Random, requests: list[CallbackRequ
                 assert run.cancelled() or run.exception() is None, run.exception()
             for row in ledger.all:
                 assert row.standing.state is not RowState.SENDING
-        assert service.lost == len(requests)
+        lost = service.lost  # not all, where a machine is so slow that a client gives up before the server reads
+        assert lost <= len(requests)
         service.has_faults = False
         async with client(room, server.base_url) as tenios:
             await Runner(ledger, tenios, max_unknown=1).run()
-        assert service.lost == len(requests) == service.inits.total(), "dialled again"
+        assert service.inits.total() == lost == service.lost, "dialled again"
     service.assert_nobody_called_twice()
     for row in ledger.all:
         standing = row.standing

@@ -11,7 +11,7 @@ NUMBER = "+491234567890"
 
 
 def _looptime_loop():
-    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)
+    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -12,7 +12,7 @@ from tenios_async import Polling, TeniosClient
 def _looptime_loop():
     import asyncio
 
-    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)
+    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -47,7 +47,7 @@ CHAIN = [state for _, state in TALK]
 
 
 def virtual_loop():
-    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0)
+    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
 
 
 @pytest.fixture
