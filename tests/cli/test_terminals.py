@@ -117,7 +117,7 @@ async def test_the_progress_of_a_campaign_loses_nothing_on_a_narrow_terminal():
     """It is drawn over, and so it ends at the edge."""
     progress = Progress(queued=1200, placed_now=500, seconds=100.0, unknown=3, waiting_for="the hours: from 9:00 on")
     console = Console(file=io.StringIO(), force_terminal=True, width=40, soft_wrap=True, _environ={"TERM": "xterm"})
-    async with campaigns.shown(Output(console=console), SimpleNamespace(progress=progress)):
+    async with campaigns.shown(Output(console=console), SimpleNamespace(progress=progress), nobody_reads=list):
         await asyncio.sleep(0)
     drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
     assert all(len(line) <= 40 for line in drawn.splitlines())

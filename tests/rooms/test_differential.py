@@ -26,7 +26,9 @@ def by_pool(pieces, *, closes):
     """What comes out of the seam."""
 
     async def main():
-        pool = PoolExchange("http://127.0.0.1", make_ssl_context=None, max_connections=1, user_agent="test")
+        pool = PoolExchange(
+            "http://127.0.0.1", make_ssl_context=None, max_connections=1, keepalive=120, user_agent="test"
+        )
         async with Network([in_pieces(*pieces, close=closes)]):
             try:
                 reply = await pool.post("/callback/status", BODY, deadline=anyio.current_time() + 10)
