@@ -319,7 +319,8 @@ sys.exit(run(sys.argv[1:]))
 def test_nobody_is_called_any_more_where_nobody_reads_what_it_says(ledger, service, tenios, option, code):
     """`tenios batch run ... | head -1`: what is open is followed to its end, and the next run goes on."""
     service.latency = 0.2
-    command = [sys.executable, "-c", IMPATIENT, "batch", "run", "campaign.db", "--concurrency", "1", *option]
+    program = ["-m", "tenios_async"] if option else ["-c", IMPATIENT]
+    command = [sys.executable, *program, "batch", "run", "campaign.db", "--concurrency", "1", *option]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as running:
         running.stdout.close()
         err = running.stderr.read()

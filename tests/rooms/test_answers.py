@@ -11,6 +11,7 @@ from tenios_async import (
     TeniosClient,
     TeniosError,
 )
+from tenios_async._exchange import RawHeaders
 
 from .network import CONNECTED, answering, in_pieces, with_length
 
@@ -211,3 +212,12 @@ async def test_the_request(network):
     assert headers[b"content-type"] == b"application/json"
     assert headers[b"user-agent"].startswith(b"tenios_async/")
     assert len(headers) == len(first.headers)
+
+
+async def test_headers_are_a_mapping_like_any_other():
+    """What stands twice is one, by its name in lower case (RFC 9110 5.2)."""
+    headers = RawHeaders([(b"Retry-After", b" 5 "), (b"X", b"a"), (b"x", b"b")])
+    assert dict(headers) == {"retry-after": "5", "x": "a, b"}
+    assert (len(headers), "retry-after" in headers, "date" in headers) == (2, True, False)
+    with pytest.raises(KeyError):
+        headers["date"]
