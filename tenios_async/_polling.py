@@ -33,16 +33,16 @@ SPREAD = 0.1
 _ON_THE_WAY = frozenset(
     {CallbackStatus.ACCEPTED, CallbackStatus.CALLING_A, CallbackStatus.CALLING_B, CallbackStatus.CONNECTED}
 )
-_STEPS = 32
+_STEPS = 16
 """In which the odds are summed up."""
 _FINEST = 0.001
 """Seconds that a step needs not be shorter than."""
 _MOST_BEGINNINGS = 128
 """In which an unknown beginning is summed up, where the longest interval is not shorter than such a step ..."""
-_MOST_BEGINNINGS_AT_ALL = 4096
+_MOST_BEGINNINGS_AT_ALL = 2048
 """... and where it is. A token may be years old; two hours of that count by default, and more would change nothing."""
 _NO_CHANCE = 1e-9
-_FINENESS, _COARSENESS = 32, 6
+_FINENESS, _COARSENESS = 16, 6
 """Of the ladders for the time in a state and for its unknown beginning."""
 
 
