@@ -52,7 +52,7 @@ RAMP = 30.0
 """Seconds in which the first ones begin, so that connections need not all be opened at once."""
 BUSY = 0.5
 """The part of the time for which no process may be busy."""
-BUSIEST = 0.46
+BUSIEST = 0.38
 """What the speed is chosen for. A loop may spend more on a poll then than in its trial run, and is not void at once."""
 TRIAL_SPEED = 10.0
 """At which that is found out, and at which all run where the busiest of the loops is not measured."""
