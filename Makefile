@@ -87,7 +87,7 @@ bench-monitor: $(BENCH) ## memory, CPU and lag of a hundred thousand callbacks a
 bench-batch: $(BENCH) ## contacts a second that a campaign works off, beside httpx and gather; 3 minutes
 	@$(BIN)/python benchmarks/campaign.py $(ARGS)
 
-bench-distributed: $(BENCH) ## several workers on PostgreSQL, which must be there, and their rate limit; 10 minutes
+bench-distributed: $(BENCH) ## several workers on PostgreSQL, which must be there, and their rate limit; 5 minutes
 	@$(BIN)/python benchmarks/distributed.py $(ARGS)
 
 soak: $(READY) ## every experiment of docs/reliability.md, for hours: ARGS="--hours 8", or --only NAME --seed N

@@ -20,27 +20,25 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign import number
+from campaign import ledger_of, rows
 from polling import machine, pin, prepare, say
 
-from tenios_async import CallbackRequest, TeniosClient
-from tenios_async.batch import Campaign, NewRow, controls
+from tenios_async import TeniosClient
+from tenios_async.batch import Campaign, controls
 from tenios_async.batch.campaign import KIND
 from tenios_async.batch.distributed import ENGINES, Worker
-from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.postgres import PostgresLedger
 from tenios_async.batch.postgres_session import PostgresSession
 from tenios_async.batch.postgres_url import PostgresURL
 from tenios_async.simulator import Script, Service, SimulatorServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "batch"))
 from server import running
@@ -52,13 +50,6 @@ SHARE, SECONDS = 0.5, 30.0
 ALLOWED = 0.05
 SIZE = "SELECT pg_total_relation_size('calls') + pg_total_relation_size('transitions')"
 AT_ONCE = Script((("DISCONNECTED", 0.0),))
-
-
-def rows(contacts: int) -> Iterator[list[NewRow]]:
-    """Whom to call, some at a time."""
-    for first in range(0, contacts, 1000):
-        some = range(first, min(contacts, first + 1000))
-        yield [NewRow(number(n), CallbackRequest("config", number(n)), n + 2) for n in some]
 
 
 def make(url: PostgresURL, contacts: int, rate: float | None) -> None:
@@ -73,10 +64,12 @@ def make(url: PostgresURL, contacts: int, rate: float | None) -> None:
         session.set(controls.paused(is_paused=True), *([] if rate is None else [controls.at_rate(rate)]))
 
 
-def begin(url: PostgresURL, workers: int) -> None:
+def begin(url: PostgresURL, workers: Sequence[subprocess.Popen[str]]) -> None:
     """Lets them begin once all are there."""
     with PostgresSession.write(url) as session:
-        while next(session.query("SELECT count(*) FROM procrastinate_workers")) != (workers * ENGINES,):
+        while next(session.query("SELECT count(*) FROM procrastinate_workers")) != (len(workers) * ENGINES,):
+            if any(worker.poll() is not None for worker in workers):
+                raise RuntimeError("a worker ended before it began")
             time.sleep(0.05)
         session.set(controls.going_on())
 
@@ -91,15 +84,7 @@ async def work(url: str, base_url: str) -> None:
 
 async def work_alone(contacts: int, base_url: str) -> None:
     """One program with its ledger in a file; prints the same."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "campaign.db"
-
-        def fill(ledger: LedgerFile) -> None:
-            with ledger.transaction():
-                for some in rows(contacts):
-                    ledger.put_all(some)
-
-        LedgerFile.create(path, {"kind": KIND}, fill)
+    with ledger_of(contacts) as path:
         async with Campaign(path) as campaign, TeniosClient("key", base_url=base_url) as client:
             before = time.process_time()
             progress = await campaign.run(client, concurrency=CONCURRENCY)
@@ -154,19 +139,21 @@ def sample(url: str, workers: int, contacts: int, core: int | None, rate: float 
     """One campaign, worked by so many programs."""
     make(PostgresURL.parse(url), contacts, rate)
     with simulator(core) as (base_url, noted):
-        results = run([["--work", url, base_url]] * workers, lambda: begin(PostgresURL.parse(url), workers))
+        results = run([["--work", url, base_url]] * workers, lambda programs: begin(PostgresURL.parse(url), programs))
     with PostgresSession.read(PostgresURL.parse(url)) as session:
         ((size,),) = session.query(SIZE)
     return {**found(contacts, results, noted), "bytes": float(size) / contacts}
 
 
-def run(commands: list[list[str]], started: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
+def run(
+    commands: list[list[str]], started: Callable[[Sequence[subprocess.Popen[str]]], None] = lambda _: None
+) -> list[dict[str, Any]]:
     """What each of these programs has printed."""
     programs = [
         subprocess.Popen([sys.executable, __file__, *command], stdout=subprocess.PIPE, text=True)  # noqa: S603
         for command in commands
     ]
-    started()
+    started(programs)
     return [json.loads(program.communicate()[0].splitlines()[-1]) for program in programs]
 
 

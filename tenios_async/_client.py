@@ -172,8 +172,7 @@ class TeniosClient:
         )
         self._turns = None if rate_limit is None else Turns(rate_limit)
         self._max_connections = max_connections
-        self._has_own_connections = http_client is None
-        self._permits: anyio.Semaphore | None = None
+        self._permits = None if http_client is not None else anyio.Semaphore(max_connections, fast_acquire=True)
         self._polling = polling
         self._cancel_grace = cancel_grace
         self._observers = _checked(observers)
@@ -467,8 +466,6 @@ class TeniosClient:
 
     def _settle_down(self) -> None:
         self._home, self._pid = current_token(), os.getpid()
-        if self._has_own_connections:
-            self._permits = anyio.Semaphore(self._max_connections, fast_acquire=True)
         loop = running_asyncio_loop()
         if loop is not None:  # the same answers as anyio's, for less
             from asyncio import get_running_loop  # noqa: PLC0415  # whose import costs more than all of this library

@@ -17,7 +17,7 @@ from tenios_async.batch.postgres_url import PostgresURL
 
 pytestmark = pytest.mark.timeout(180)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-PROGRAM = Path(__file__).with_name("dying_command.py")
+ROOT = Path(__file__).parents[2]
 OPTIONS = ["--config-id", "config", "--prefix", "+49"]
 FIRST, MORE = [f"+492211234{index}" for index in range(3)], [f"+492219999{index}" for index in range(2)]
 KILLED, DONE, REFUSED = -9, 0, 2
@@ -27,7 +27,8 @@ KILLED, DONE, REFUSED = -9, 0, 2
 def command():
     """Gives a command to a program that dies after so many steps: how it ended, and how many there are in all."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, PROGRAM], text=True, **pipes) as program:
+    words = [sys.executable, "-m", "tests.batch.dying_command"]
+    with subprocess.Popen(words, text=True, cwd=ROOT, **pipes) as program:
 
         def call(steps, *words):
             print(json.dumps([steps, "batch", *map(str, words)]), file=program.stdin, flush=True)
