@@ -44,8 +44,8 @@ HEADROOM = 0.95
 """Of the rate limit that is planned with, so that looks which are late catch up."""
 QUEUED_AHEAD = 2.0
 """Seconds' worth of looks that may wait for a turn under the rate limit; the others wait here, where order is kept."""
-EARLY_AT_ONCE = 32
-"""Looks that are nearly due and are made with one that is: a monitor that is always awake needs no more company."""
+AT_ONCE = 32
+"""Looks begun at one moment after which those that are only nearly due wait: a busy monitor needs no more company."""
 RECONSIDER = 1.0
 """Seconds after which a stretch is reckoned anew where no look comes back sooner: the rate may have recovered."""
 
@@ -79,7 +79,6 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._failure: BaseException | None = None
         self._stretch = self._stretch_of_all = 1.0
         self._is_limited = False
-        self._early_left = 0
         self._held_until = -math.inf  # by a Retry-After
         # Of those that were looked at: how many, and how many looks a second at them, were nothing stretched.
         self._known, self._known_demand = 0, 0.0
@@ -270,31 +269,33 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _ring(self) -> None:
         self._alarm = None
-        self._early_left = EARLY_AT_ONCE
         if self._is_limited:
             self._adapt()
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Begins the looks that are due, as far as there is room."""
-        while len(self._workers) < self._room() and (look := self._take()) is not None:
-            self._workers.add(self._home().create_task(self._work(*look)))
+        """Begins the looks that are due, as far as there is room, and some that are nearly due with them.
 
-    def _take(self) -> tuple[WatchMachine, Poll] | None:
+        Together they cost little more than one, and are answered together. An answer is no such moment: what it found
+        nearly due would go out alone, and the answer to that come alone again.
+        """
+        begun = 0
+        while len(self._workers) < self._room() and (look := self._take(early=begun < AT_ONCE)) is not None:
+            self._workers.add(self._home().create_task(self._work(*look)))
+            begun += 1
+
+    def _take(self, *, early: bool = False) -> tuple[WatchMachine, Poll] | None:
         """The look that was due first, if there is one and somebody reads what comes of it."""
         now = self._time()
         while self._looks and len(self._results) < self._max_in_flight and not (self._is_over or self._failure):
             due, _, machine = self._looks[0]
-            if due - now >= RESOLUTION:
-                # Who is awake makes looks that are nearly due too: together they cost little more than one.
-                if due - now > machine.slack or not self._early_left or self._is_limited:
-                    self._set_alarm(due)
-                    return None
-                self._early_left -= 1
+            if due - now >= RESOLUTION and (not early or due - now > machine.slack or self._is_limited):
+                self._set_alarm(due)
+                return None
             heapq.heappop(self._looks)
             due = max(now, due)
             if (poll := self._go_on(machine, due)) is not None:
-                if now >= self._held_until:
+                if self._held_until - now < RESOLUTION:
                     return machine, poll
                 machine.slack = 0.0
                 self._set(machine, min(self._held_until, due + poll.patience))

@@ -32,7 +32,7 @@ from tenios_async import (
     WatchInterrupted,
     WatchTimeout,
 )
-from tenios_async._monitor import EARLY_AT_ONCE
+from tenios_async._monitor import AT_ONCE
 
 pytestmark = pytest.mark.anyio
 TALK = [
@@ -909,6 +909,27 @@ async def test_looks_that_are_nearly_due_go_out_together(options, apart):
     assert [b - a for a, b in zip(firsts, seconds, strict=True)] == pytest.approx([apart] * 2, abs=0.002)
 
 
+async def test_a_new_callback_takes_along_who_is_nearly_due_but_an_answer_does_not():
+    fleet = Fleet(common=[(0, "CALLING_A")], latency=0.5)
+    async with fleet.client() as tenios, tenios.monitor() as monitor:
+        monitor.add(1)
+        await anyio.sleep(30)
+    first, due = fleet.polls[1][:2]
+    wait = due - first
+
+    async def second_look(*, after):
+        fleet.polls.clear()
+        async with fleet.client() as tenios, tenios.monitor() as monitor:
+            monitor.add(1)
+            await anyio.sleep(after)
+            monitor.add(2)
+            await anyio.sleep(wait)
+        return fleet.polls[1][1] - fleet.polls[1][0]
+
+    assert await second_look(after=0.9 * wait) == pytest.approx(0.9 * wait)
+    assert await second_look(after=0.65 * wait) == pytest.approx(wait), "answered when it was nearly due"
+
+
 async def test_nobody_is_looked_at_early_through_a_known_delay():
     fleet = Fleet(common=[(0, "REQUESTED"), (100, "CALLING_A")])
     async with fleet.client(polling=Polling(jitter=0)) as tenios, tenios.monitor() as monitor:
@@ -934,7 +955,7 @@ async def test_no_more_looks_are_made_early_than_a_wake_up_is_worth():
         await anyio.sleep(5)
     first = fleet.polls[0][1]
     when = Counter(round(fleet.polls[number][1] - first, 2) for number in range(1, 41))
-    assert when == {0.0: EARLY_AT_ONCE, 0.01: 40 - EARLY_AT_ONCE}
+    assert when == {0.0: AT_ONCE - 1, 0.01: 41 - AT_ONCE}
 
 
 async def test_nobodys_time_is_up_early_because_others_are_looked_at():
