@@ -259,8 +259,6 @@ class CallbackMonitor(AsyncIterator[Result]):
     def _set_alarm(self, due: float) -> None:
         if self._stretch_of_all > 1:
             due = min(due, self._time() + RECONSIDER)
-        if self._is_over:
-            return
         if self._alarm is not None:
             if 0 <= due - self._alarm.when() < RESOLUTION:
                 return

@@ -16,9 +16,8 @@ def test_a_broken_installation_is_not_taken_for_a_missing_extra(monkeypatch):
 def test_an_interrupt_while_it_is_loaded_is_130_and_shows_nothing(monkeypatch, capsys):
     class Interrupting:
         @staticmethod
-        def find_spec(name, path=None, target=None):
-            if name == "tenios_async.cli":
-                raise KeyboardInterrupt
+        def find_spec(*_):
+            raise KeyboardInterrupt
 
     monkeypatch.delitem(sys.modules, "tenios_async.cli")
     monkeypatch.setattr(sys, "meta_path", [Interrupting, *sys.meta_path])

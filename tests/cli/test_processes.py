@@ -178,6 +178,17 @@ def test_simulate_says_how_to_keep_up_with_it(environment, start, tenios):
     assert _end(simulating)[0] == 0
 
 
+def test_simulate_as_slow_as_life_needs_no_advice(environment, start, tenios):
+    simulating = start("simulate", "--port", 0)
+    address, variables = (simulating.stdout.readline() for _ in range(2))
+    assert "1 times as fast as life" in address
+    for word in shlex.split(variables.partition("export ")[2]):
+        environment.setenv(*word.split("=", 1))
+    assert tenios("init", NUMBER).code == 0
+    simulating.send_signal(signal.SIGINT)
+    assert _end(simulating) == (0, "1 calls were asked for, with 0 polls\n", "")
+
+
 def test_the_module_is_the_command(start):
     code, out, err = _end(start("--version"))
     assert (code, err) == (0, "")

@@ -72,10 +72,10 @@ def closed_as_it_is_reused(chance: random.Random, tally: Tally) -> None:
 
 def dripping(peer: Peer) -> None:
     """One byte a second; each comes well within any timeout of a read."""
-    for byte in answered(peer.read_request()):
-        peer.send(bytes([byte]))
-        if peer.client_left.is_set() or peer.released.wait(1):
-            return
+    rest = iter(answered(peer.read_request()))
+    while not peer.released.is_set():
+        peer.send(bytes([next(rest)]))
+        peer.released.wait(1)
 
 
 SLOW = {"never reads": on_release(lambda _: None), "never answers": silent, "drips": dripping}

@@ -232,12 +232,10 @@ def test_bad_credentials_names_both_causes():
     assert "configuration id" in text
 
 
-async def before():
-    pass
+async def before(): ...
 
 
-def at():
-    pass
+def at(): ...
 
 
 @pytest.mark.parametrize(

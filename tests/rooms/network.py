@@ -83,8 +83,7 @@ class Peer(asyncio.Transport):
             self._parser.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
             self._parser.send(h11.EndOfMessage())
             self._parser.start_next_cycle()
-        while True:
-            event = self._parser.next_event()
+        while not isinstance(event := self._parser.next_event(), h11.EndOfMessage):
             if event is h11.NEED_DATA:
                 while len(self.received) == seen:
                     self._arrived.clear()
@@ -93,10 +92,8 @@ class Peer(asyncio.Transport):
                 self._seen = seen = len(self.received)
             elif isinstance(event, h11.Request):
                 head = event
-            elif isinstance(event, h11.Data):
+            else:
                 body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                break
         request = Request(head.target.decode(), list(head.headers), json.loads(body))
         self.requests.append(request)
         return request

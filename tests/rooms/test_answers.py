@@ -156,11 +156,11 @@ async def test_what_is_drawn_out(network):
 
     async def drip(peer):
         await peer.request()
-        for at in range(len(stream)):
+        rest = iter(with_length(headers=f"X: {'a' * 600}\r\n"))
+        while True:
             await anyio.sleep(1)
-            peer.send(stream[at : at + 1])
+            peer.send(bytes([next(rest)]))
 
-    stream = with_length(headers=f"X: {'a' * 600}\r\n")
     async with network(drip) as net, TeniosClient("key", base_url=URL) as tenios:
         began = anyio.current_time()
         with pytest.raises(RequestTimeout):

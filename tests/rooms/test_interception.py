@@ -28,10 +28,8 @@ def nobody_connects(monkeypatch):
     """A name that is looked up is a request that got away."""
 
     def refuse(host, *_, **__):
-        assert host in ("127.0.0.1", b"127.0.0.1"), f"somebody asked for {host}"
-        return lookup(host, *_, **__)
+        raise AssertionError(f"somebody asked for {host}")
 
-    lookup = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
@@ -191,8 +189,7 @@ async def test_a_proxy_that_cannot_be_used_is_one_clear_error(monkeypatch, proxy
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     monkeypatch.setitem(sys.modules, "socksio", None)
     with pytest.raises(ValueError, match="HTTPS_PROXY") as caught:
-        async with TeniosClient("key"):
-            pass
+        await TeniosClient("key").__aenter__()
     assert says in str(caught.value)
     assert "secret" not in str(caught.value)
 

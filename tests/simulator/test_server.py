@@ -216,8 +216,7 @@ async def test_a_connection_that_asyncio_hands_over_while_it_closes_is_dropped(s
 async def test_a_port_in_use_is_an_oserror(service):
     async with SimulatorServer(service) as running:
         with pytest.raises(OSError, match=str(port_of(running))):
-            async with SimulatorServer(service, port=port_of(running)):
-                pass
+            await SimulatorServer(service, port=port_of(running)).__aenter__()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", ""])

@@ -334,12 +334,12 @@ def hold(data: bytes) -> Behaviour:
 
 
 def drip(data: Iterator[bytes], interval: float) -> Behaviour:
-    """Answers in pieces, slowly, until the client hangs up."""
+    """Answers in pieces, slowly, until the client hangs up or the server ends."""
 
     def behave(peer: Peer) -> None:
         peer.read_request()
-        for piece in data:
-            peer.send(piece)
+        while not peer.released.is_set():
+            peer.send(next(data))
             peer.released.wait(interval)
 
     return behave

@@ -393,6 +393,5 @@ class Late(Server):
         return self
 
     def listen(self, backlog):
-        if not self._acceptor.is_alive():
-            self._listener.listen(backlog)
-            self._acceptor.start()
+        self._listener.listen(backlog)
+        self._acceptor.start()

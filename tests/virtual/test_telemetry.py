@@ -70,8 +70,7 @@ async def test_a_watch_whose_time_is_up(vendor, recorded):
 async def test_who_breaks_off_leaves_a_span_until_the_telemetry_is_closed(vendor, recorded):
     async with vendor(CALL).client(observers=[recorded.telemetry], polling=EVERY_3) as tenios:
         callback = await tenios.init_callback("config", "+491234567890")
-        async for _ in tenios.watch_callback(callback):
-            break
+        await anext(tenios.watch_callback(callback))
     assert not recorded.spans
     recorded.telemetry.close()
     assert recorded.spans[0].attributes["tenios.callback.forgotten"] is True

@@ -114,10 +114,10 @@ async def test_waiting_polls_less_and_says_how_it_went(vendor):
 async def test_resumed_elsewhere_without_repeating(vendor):
     service = vendor(TALK)
     async with service.client() as tenios:
-        async for transition in tenios.watch_callback(10):
-            if transition.status == "CALLING_A":
-                token = transition.callback.to_json()
-                break
+        watch = tenios.watch_callback(10)
+        while (await anext(watch)).status != "CALLING_A":
+            pass
+        token = watch.callback.to_json()
     async with service.client() as tenios:
         rest = await collect(tenios.watch_callback(Callback.from_json(token)))
     assert rest == ["CALLING_B", "CONNECTED", "DISCONNECTED"]

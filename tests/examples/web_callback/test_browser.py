@@ -332,11 +332,10 @@ async def test_the_last_tab_to_close_stops_the_polling(visit, world):
     await until(lambda: polls[10] > asked + 10)
     address = second.url
     await second.close()
-    while True:
+    closed = None
+    while polls[10] != closed:
         closed, going_on = polls[10], polls[11]
         await until(lambda: polls[11] > going_on + 10)  # noqa: B023  # it is awaited here
-        if polls[10] == closed:
-            break
     world.step(3)
     again = await other.context.new_page()
     await again.goto(address)

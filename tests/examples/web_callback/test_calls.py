@@ -261,8 +261,7 @@ async def test_one_call_has_room_for_so_many_pages(start):
         pages = [asyncio.create_task(look()) for _ in range(20)]
         await full.wait()
         with pytest.raises(TooManyTabs):
-            async with calls.follow(handle):
-                pass
+            await calls.follow(handle).__aenter__()
         gone.set()
         await asyncio.gather(*pages)
         async with calls.follow(handle) as tab:
