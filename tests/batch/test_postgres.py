@@ -10,7 +10,15 @@ import psycopg
 import pytest
 
 from tenios_async import Callback, CallbackOutcomeUnknown, CallbackRequest, TeniosClient
-from tenios_async.batch import IllegalMove, LedgerFailed, LedgerRefused, NewRow, RowState, postgres_link
+from tenios_async.batch import (
+    IllegalMove,
+    LedgerFailed,
+    LedgerRefused,
+    NewRow,
+    RowState,
+    postgres_link,
+    postgres_session,
+)
 from tenios_async.batch.postgres import PostgresLedger, _Batch
 from tenios_async.batch.postgres_session import PostgresSession, connecting
 from tenios_async.batch.postgres_tables import CHANGE
@@ -143,6 +151,58 @@ async def test_a_commit_that_may_be_forgotten_is_noticed(url, monkeypatch):
         row = await ledger.put(NewRow("key", REQUEST))
         with pytest.raises(LedgerRefused, match="synchronous_commit"):
             await ledger.change(row.id, intend("a", NOW))
+    monkeypatch.setattr(postgres_session, "connecting", postgres_link.connecting)
+    with PostgresSession.write(PostgresURL.parse(url)) as session:
+        with pytest.raises(LedgerRefused, match="synchronous_commit"), session.transaction():
+            session.put_all([NewRow("other", REQUEST)])
+        assert [row.key for row in session.rows()] == ["key"]
+
+
+@pytest.mark.asyncio
+async def test_a_standby_is_no_place_for_a_ledger(postgres, url, postgres_url):
+    """Whoever had it open waits for it to become the primary; here not for long."""
+    async with PostgresLedger(url, patience=0) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        signal = postgres.data / "standby.signal"
+        signal.touch()
+        await asyncio.to_thread(postgres.restart)
+        try:
+            with pytest.raises(LedgerFailed, match="terminating"):
+                await ledger.by_key("key")
+            with pytest.raises(LedgerFailed, match="is a standby"):
+                await ledger.by_key("key")
+            for opening in (
+                PostgresSession.write(PostgresURL.parse(url)).__enter__,
+                lambda: PostgresLedger.create(postgres_url + "_other"),
+            ):
+                with pytest.raises(LedgerRefused, match="name its primary"):
+                    opening()
+            with pytest.raises(LedgerRefused, match="name its primary"):
+                await PostgresLedger(url).__aenter__()
+        finally:
+            signal.unlink()
+            await asyncio.to_thread(postgres.restart)
+        assert await ledger.by_key("key") == row
+
+
+def test_a_ledger_without_its_mark_is_refused(postgres, url):
+    postgres.execute(f"DELETE FROM {PostgresURL.parse(url).schema}.mark")
+    with pytest.raises(LedgerRefused, match="damaged"), PostgresSession.read(PostgresURL.parse(url)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("new", "says"),
+    [
+        (NewRow("a\0b", REQUEST), "there is a NUL"),
+        (NewRow("a", CallbackRequest("config\0", "+49221123456"), 7), "line 7: there is a NUL"),
+    ],
+)
+def test_a_text_that_postgresql_cannot_hold_is_refused(url, new, says):
+    with PostgresSession.write(PostgresURL.parse(url)) as session:
+        with pytest.raises(ValueError, match=says), session.transaction():
+            session.put_all([NewRow("before", REQUEST), new])
+        assert session.last() == 0
 
 
 @pytest.mark.asyncio
@@ -157,6 +217,62 @@ async def test_after_a_failover_nothing_is_dialled_until_a_person_says_so(postgr
             await ledger.change(row.id, intend("a", NOW))
     with pytest.raises(LedgerRefused, match="accept-failover"):
         await PostgresLedger(url).__aenter__()
+
+
+# --- one program
+
+
+@pytest.mark.asyncio
+async def test_what_is_asked_while_it_is_closed_fails(url):
+    ledger = await PostgresLedger(url).__aenter__()
+    row = await ledger.put(NewRow("key", REQUEST))
+    changing = asyncio.ensure_future(ledger.change(row.id, intend("a", NOW)))
+    await asyncio.sleep(0)  # it is asked for
+    closing, asking = asyncio.ensure_future(ledger.aclose()), asyncio.ensure_future(ledger.by_key("key"))
+    await closing
+    assert (await changing).attempt == "a"
+    with pytest.raises(LedgerFailed, match="closed"):
+        await asking
+
+
+@pytest.mark.asyncio
+async def test_a_further_connection_that_is_closed_asks_nothing_more(url):
+    async with PostgresLedger(url) as ledger:
+        link = ledger.link()
+        assert await link.ask("SELECT 1") == [(1,)]
+        await link.close()
+        with pytest.raises(LedgerFailed, match="closed"):
+            await link.ask("SELECT 1")
+
+
+@pytest.mark.asyncio
+async def test_what_the_database_cannot_do_is_a_failure_at_once(url):
+    async with PostgresLedger(url) as ledger:
+        link = ledger.link()
+        with pytest.raises(LedgerFailed, match="nonsense"):
+            await link.ask("SELECT 1 FROM nonsense")
+        assert await link.ask("SELECT 1") == [(1,)]
+        await link.close()
+
+
+@pytest.mark.asyncio
+async def test_a_row_that_is_not_there_is_not_changed(url):
+    async with PostgresLedger(url) as ledger:
+        with pytest.raises(LedgerRefused, match="no row 7"):
+            await ledger.change(7, intend("a", NOW))
+
+
+@pytest.mark.asyncio
+async def test_not_every_row_is_remembered(url, monkeypatch):
+    """A program that runs for long sees many, and forgets."""
+    monkeypatch.setattr("tenios_async.batch.postgres.REMEMBERED", 2)
+    async with PostgresLedger(url) as ledger:
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(5)]
+        for move in (intend("a", NOW), place("a", CALLBACK)):
+            for row in rows:
+                assert (await ledger.change(row.id, move)).attempt == "a"
+                assert len(ledger._known) <= 2
+        assert (await ledger.counts())[RowState.PLACED] == 5
 
 
 # --- several programs
