@@ -209,11 +209,11 @@ class Worker:
         if self._placed:
             self._placed.difference_update(await self._shared.ended(self._placed))
             self._tell_freed()
-        if self._engine is not None:
-            live = await self._shared.live(self._engine.stalled_after) // ENGINES
-            self._share = math.ceil(self._shards / max(1, live))
-            for scope in list(self._watches.values())[self._share :]:
-                scope.cancel()
+        assert self._engine is not None  # noqa: S101  # this goes on beside it
+        live = await self._shared.live(self._engine.stalled_after) // ENGINES
+        self._share = math.ceil(self._shards / max(1, live))
+        for scope in list(self._watches.values())[self._share :]:
+            scope.cancel()
         queued, sending, placed = await self._shared.is_open()
         is_used_up = self._controls.turns_left <= 0 and not (has_turns or self._has_turns())
         if placed or sending or (queued and self._controls.stopped is None and not is_used_up):

@@ -171,8 +171,8 @@ class Engine:
         self._keeping.periodic(cron=f"* * * * * */{every}")(mending)
 
     def _note(self, job: Job) -> None:
-        if job.worker_id is not None:
-            self.names.add(job.worker_id)
+        assert job.worker_id is not None  # noqa: S101  # it was fetched
+        self.names.add(job.worker_id)
 
     @property
     def is_ending(self) -> bool:

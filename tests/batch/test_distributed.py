@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from procrastinate.exceptions import ConnectorException
 from procrastinate.manager import JobManager
 
 from tenios_async import (
@@ -162,8 +163,8 @@ async def test_a_row_and_its_job_are_made_together_and_jobs_hold_no_number(postg
     with pytest.raises(TooManyRejects):
         postgres_campaign.create(postgres_url, contacts, max_bad=0, **options)
     url = PostgresURL.parse(postgres_url)
-    with pytest.raises(LedgerRefused, match="no ledger"), PostgresSession.read(url):
-        pass
+    with pytest.raises(LedgerRefused, match="no ledger"):
+        PostgresSession.read(url).__enter__()
     taken = postgres_campaign.create(postgres_url, contacts, **options)
     assert (taken.taken, taken.repeated, taken.bad) == (30, 1, 1)
     assert (tmp_path / "rejects.csv").read_text().count("\n") == 3
@@ -185,7 +186,7 @@ async def test_what_opted_out_since_is_not_called(town, tmp_path):
         (tmp_path / "out.txt").write_text("+49123000001\n+49123999999\n")
         with PostgresSession.write(here.url) as session:
             session.facts = {"region": None, "prefixes": ["+49"]}
-            assert postgres_campaign.leave_out(session, tmp_path / "out.txt") == 1
+            assert [postgres_campaign.leave_out(session, tmp_path / "out.txt") for _ in range(2)] == [1, 0]
         await here.work()
         assert here.states() == {"FINISHED": 4, "REFUSED": 1}
         assert "+49123000001" not in here.service.inits
@@ -250,8 +251,8 @@ async def test_a_move_that_fails_leaves_the_file_as_it_was(postgres, postgres_ur
     with pytest.raises(LedgerError, match="did not arrive"):
         postgres_campaign.migrate(path, postgres_url)
     monkeypatch.undo()
-    with pytest.raises(LedgerRefused, match="no ledger"), PostgresSession.read(PostgresURL.parse(postgres_url)):
-        pass
+    with pytest.raises(LedgerRefused, match="no ledger"):
+        PostgresSession.read(PostgresURL.parse(postgres_url)).__enter__()
     LedgerFile.write(path).close()
     # Whoever loses the connection while it commits does not know whether it has arrived: it is found out by asking.
     create = PostgresSession.create
@@ -375,6 +376,13 @@ async def test_a_worker_that_leaves_hands_over(town):
         assert here.states() == {"FINISHED": 4}
 
 
+async def test_a_worker_that_leaves_before_it_begins_begins_nothing(town):
+    async with town(3) as here, here.worker() as worker:
+        worker.leave()
+        await worker.run()
+        assert here.states() == {"QUEUED": 3}
+
+
 async def test_a_worker_that_has_nothing_to_do_ends_while_it_registers(town, monkeypatch):
     """A cancellation may be lost then: `asyncio.wait_for` does so up to Python 3.11, and psycopg waits by it."""
     register = JobManager.register_worker
@@ -495,6 +503,19 @@ async def test_wrong_credentials_stop_placing_and_give_the_call_back(town):
         here.set(controls.going_on(), controls.at_rate(math.inf))
         await here.work()
         assert here.states() == {"FINISHED": 20}
+
+
+async def test_calls_for_which_tenios_cannot_be_reached_are_given_back_and_wait(town):
+    async with town(1) as here, PostgresLedger(here.url) as ledger:
+        async with TeniosClient("key", base_url="http://127.0.0.1:9", timeout=0.2) as nobody:
+            worker = Worker(ledger, nobody, heartbeat=1.0)
+            running = asyncio.create_task(worker.run())
+            await here.until(lambda: math.isfinite(worker._pause_ends))
+            worker.leave()
+            await running
+        assert here.states() == {"QUEUED": 1}
+        await here.work()
+        assert here.states() == {"FINISHED": 1}
 
 
 async def test_a_worker_that_may_not_look_ends_and_leaves_the_calls_to_others(town):
@@ -655,6 +676,24 @@ async def test_a_worker_that_was_taken_for_dead_begins_anew(town, caplog, loss):
         await running
         assert here.states() == {"FINISHED": 1}
     assert "begins anew" in caplog.text
+
+
+async def test_a_worker_that_cannot_ask_whose_its_jobs_are_begins_anew(town, monkeypatch, caplog):
+    """Somebody else may follow its shards by now."""
+    list_jobs = JobManager.list_jobs_async
+
+    async def failing(self, **asked):
+        if "status" in asked and "begins anew" not in caplog.text:
+            raise ConnectorException
+        return await list_jobs(self, **asked)
+
+    monkeypatch.setattr(JobManager, "list_jobs_async", failing)
+    async with town(1, script=ENDLESS) as here:
+        running = asyncio.create_task(here.work())
+        await here.until(lambda: "begins anew" in caplog.text)
+        here.hang_up()
+        await running
+        assert here.states() == {"FINISHED": 1}
 
 
 async def test_jobs_of_a_worker_that_has_died_are_replaced(town):

@@ -103,12 +103,19 @@ async def test_no_password_is_said_or_logged(postgres, caplog):
 # --- what the database must promise
 
 
+def test_a_ledger_may_be_made_in_a_schema_that_is_there(postgres, postgres_url):
+    postgres.execute(f"CREATE SCHEMA {PostgresURL.parse(postgres_url).schema}")
+    PostgresLedger.create(postgres_url)
+    with PostgresSession.read(PostgresURL.parse(postgres_url)) as session:
+        assert session.last() == 0
+
+
 @pytest.mark.asyncio
 async def test_what_is_no_ledger_is_refused(postgres_url):
     with pytest.raises(LedgerRefused, match="no ledger"):
         await PostgresLedger(postgres_url).__aenter__()
-    with pytest.raises(LedgerRefused, match="no ledger"), PostgresSession.read(PostgresURL.parse(postgres_url)):
-        pass
+    with pytest.raises(LedgerRefused, match="no ledger"):
+        PostgresSession.read(PostgresURL.parse(postgres_url)).__enter__()
 
 
 @pytest.mark.asyncio
@@ -117,31 +124,26 @@ async def test_another_version_is_refused(postgres, url):
     postgres.execute(f"UPDATE {schema}.mark SET version = 2")
     with pytest.raises(LedgerRefused, match="version 2"):
         await PostgresLedger(url).__aenter__()
-    with pytest.raises(LedgerRefused, match="version 2"), PostgresSession.read(PostgresURL.parse(url)):
-        pass
+    with pytest.raises(LedgerRefused, match="version 2"):
+        PostgresSession.read(PostgresURL.parse(url)).__enter__()
 
 
 @pytest.mark.asyncio
 async def test_a_database_that_may_forget_is_refused(postgres, url, postgres_url):
     """Its fsync is off."""
-    postgres.execute("ALTER SYSTEM SET fsync = off")
-    postgres.execute("SELECT pg_reload_conf()")
+    postgres.stop()
+    postgres.start("fsync=off")
     try:
-        for _ in range(200):
-            if postgres.execute("SHOW fsync") == [("off",)]:
-                break
-            await asyncio.sleep(0.05)
         with pytest.raises(LedgerRefused, match="fsync"):
             await PostgresLedger(url).__aenter__()
         with pytest.raises(LedgerRefused, match="fsync"):
             PostgresLedger.create(postgres_url + "_other")
         with PostgresSession.read(PostgresURL.parse(url)) as session:
             assert session.facts == {"kind": "keyed"}
-            with pytest.raises(LedgerRefused, match="fsync"), session.transaction():
-                pass
+            with pytest.raises(LedgerRefused, match="fsync"):
+                session.transaction().__enter__()
     finally:
-        postgres.execute("ALTER SYSTEM RESET fsync")
-        postgres.execute("SELECT pg_reload_conf()")
+        postgres.restart()
 
 
 @pytest.mark.asyncio
@@ -187,8 +189,8 @@ async def test_a_standby_is_no_place_for_a_ledger(postgres, url, postgres_url):
 
 def test_a_ledger_without_its_mark_is_refused(postgres, url):
     postgres.execute(f"DELETE FROM {PostgresURL.parse(url).schema}.mark")
-    with pytest.raises(LedgerRefused, match="damaged"), PostgresSession.read(PostgresURL.parse(url)):
-        pass
+    with pytest.raises(LedgerRefused, match="damaged"):
+        PostgresSession.read(PostgresURL.parse(url)).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -253,6 +255,42 @@ async def test_what_the_database_cannot_do_is_a_failure_at_once(url):
             await link.ask("SELECT 1 FROM nonsense")
         assert await link.ask("SELECT 1") == [(1,)]
         await link.close()
+
+
+@pytest.mark.asyncio
+async def test_what_changes_nothing_is_not_counted_as_a_change(url):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change(row.id, intend("a", NOW))
+        for _ in range(2):
+            assert (await ledger.change(row.id, place("a", CALLBACK))).state is RowState.PLACED
+        assert await ledger._ask("SELECT changes FROM calls") == [(2,)]
+
+
+@pytest.mark.asyncio
+async def test_a_change_that_fails_when_nobody_waits_for_it_any_more_troubles_nobody(postgres, url, caplog):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        postgres.execute(f"ALTER TABLE {ledger.url.schema}.calls ADD CONSTRAINT is_full CHECK (state <> 'SENDING')")
+        waiter = asyncio.ensure_future(ledger.change(row.id, intend("a", NOW)))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        assert await ledger.by_key("key") == row
+    assert waiter.cancelled()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def test_a_program_that_ends_in_the_middle_of_a_change_says_nothing_of_it(url, caplog):
+    async def program():
+        ledger = await PostgresLedger(url).__aenter__()
+        row = await ledger.put(NewRow("key", REQUEST))
+        asyncio.ensure_future(ledger.change(row.id, intend("a", NOW)))  # noqa: RUF006  # nobody waits for it
+        await ledger._writing._turn.acquire()
+        while not ledger._writing._tasks:  # noqa: ASYNC110  # that is what is tested
+            await asyncio.sleep(0)
+
+    asyncio.run(program())
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 @pytest.mark.asyncio
@@ -377,6 +415,16 @@ async def test_a_call_of_a_program_that_died_is_in_doubt_after_a_while_and_its_a
         assert (await ledger.by_key("key")).standing.state is RowState.UNKNOWN
         assert (await ledger.change(row.id, place("a", CALLBACK))).state is RowState.PLACED
         assert not await ledger.give_up_on(row.id, 0)
+
+
+@pytest.mark.asyncio
+async def test_whoever_asks_for_a_call_of_a_program_that_died_learns_that_it_is_in_doubt(postgres, url):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change(row.id, intend("a", NOW))
+        postgres.execute(f"UPDATE {ledger.url.schema}.calls SET changed_at = changed_at - interval '61 s'")
+        with pytest.raises(CallbackOutcomeUnknown, match="ended while"):
+            await ledger.place_once(None, REQUEST, key="key")
 
 
 # --- a database that goes away
