@@ -1,6 +1,7 @@
 """The ledger in PostgreSQL: several programs, lost acknowledgements, what the database must promise, and its URL."""
 
 import asyncio
+import gc
 import logging
 import sys
 from datetime import UTC, datetime, timedelta
@@ -268,28 +269,22 @@ async def test_what_changes_nothing_is_not_counted_as_a_change(url):
 
 
 @pytest.mark.asyncio
-async def test_a_change_that_fails_when_nobody_waits_for_it_any_more_troubles_nobody(postgres, url, caplog):
+async def test_what_fails_when_nobody_waits_for_it_any_more_troubles_nobody(postgres, url, caplog):
     async with PostgresLedger(url) as ledger:
-        row = await ledger.put(NewRow("key", REQUEST))
+        row, link = await ledger.put(NewRow("key", REQUEST)), ledger.link()
         postgres.execute(f"ALTER TABLE {ledger.url.schema}.calls ADD CONSTRAINT is_full CHECK (state <> 'SENDING')")
-        waiter = asyncio.ensure_future(ledger.change(row.id, intend("a", NOW)))
+        waiters = [
+            asyncio.ensure_future(ledger.change(row.id, intend("a", NOW))),
+            asyncio.ensure_future(link.ask("SELECT 1 / 0")),
+        ]
         await asyncio.sleep(0)
-        waiter.cancel()
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.wait(waiters)
+        assert all(waiter.cancelled() for waiter in waiters)
         assert await ledger.by_key("key") == row
-    assert waiter.cancelled()
-    assert not [record for record in caplog.records if record.name == "asyncio"]
-
-
-def test_a_program_that_ends_in_the_middle_of_a_change_says_nothing_of_it(url, caplog):
-    async def program():
-        ledger = await PostgresLedger(url).__aenter__()
-        row = await ledger.put(NewRow("key", REQUEST))
-        asyncio.ensure_future(ledger.change(row.id, intend("a", NOW)))  # noqa: RUF006  # nobody waits for it
-        await ledger._writing._turn.acquire()
-        while not ledger._writing._tasks:  # noqa: ASYNC110  # that is what is tested
-            await asyncio.sleep(0)
-
-    asyncio.run(program())
+        await link.close()
+    gc.collect()
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
