@@ -122,10 +122,7 @@ async def survive(server, url, folder, *, seconds: float, seed: int, patience: f
                 hands.look()
                 while len(hands.alive) < WORKERS:
                     await hands.start()
-            for task in resumed:
-                task.cancel()
-            for pid in list(hands.suspended):
-                hands.resume(pid)
+            await asyncio.gather(*resumed)
             async with asyncio.timeout(patience):
                 while hands.alive:  # they end when everything has
                     await asyncio.sleep(0.2)
