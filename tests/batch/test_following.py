@@ -9,7 +9,7 @@ import pytest
 
 from tenios_async import CallbackRequest, CallbackStatus, ClientMisuse, Polling, WatchInterrupted
 from tenios_async.batch.following import ShardWatch
-from tenios_async.batch.standing import intend, place, see
+from tenios_async.batch.standing import intend, lose, place, see
 from tenios_async.simulator import Fault, Script
 from tenios_async.simulator.fixture import Simulator
 
@@ -105,7 +105,7 @@ async def test_a_call_that_somebody_else_settles_just_now_is_not_asked_about(mon
     async def placed_then_settled(number):
         found = await placed(number)
         if 1 in found:
-            await shard.end(1)
+            await shard.change(1, lose("a", "nobody knows it", datetime.now(UTC)))
         return found
 
     monkeypatch.setattr(shard, "placed", placed_then_settled)
