@@ -94,7 +94,7 @@ soak: $(READY) ## every experiment of docs/reliability.md, for hours: ARGS="--ho
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 soak-distributed: $(READY) ## disasters of machines and PostgreSQL, which must be there; ARGS="--minutes 5 --seed 7" for less
-	@$(BIN)/python tests/batch/disasters.py $(ARGS)
+	@$(BIN)/python -m tests.batch.disasters $(ARGS)
 
 $(MUTATION): $(READY)
 	@$(BIN)/pip --disable-pip-version-check install -q --group mutation

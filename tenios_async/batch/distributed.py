@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from tenios_async import BadCredentials, ConnectionFailed, PermissionDenied, Polling, RateLimited
+from tenios_async import (
+    BadCredentials,
+    ClientMisuse,
+    ConnectionFailed,
+    PermissionDenied,
+    Polling,
+    RateLimited,
+    WatchInterrupted,
+)
 from tenios_async.batch import controls
 from tenios_async.batch.controls import Controls
 from tenios_async.batch.engine import Engine, Postponed
@@ -201,11 +209,11 @@ class Worker:
         if self._placed:
             self._placed.difference_update(await self._shared.ended(self._placed))
             self._tell_freed()
-        if self._engine is not None:
-            live = await self._shared.live(self._engine.stalled_after) // ENGINES
-            self._share = math.ceil(self._shards / max(1, live))
-            for scope in list(self._watches.values())[self._share :]:
-                scope.cancel()
+        assert self._engine is not None  # noqa: S101  # this goes on beside it
+        live = await self._shared.live(self._engine.stalled_after) // ENGINES
+        self._share = math.ceil(self._shards / max(1, live))
+        for scope in list(self._watches.values())[self._share :]:
+            scope.cancel()
         queued, sending, placed = await self._shared.is_open()
         is_used_up = self._controls.turns_left <= 0 and not (has_turns or self._has_turns())
         if placed or sending or (queued and self._controls.stopped is None and not is_used_up):
@@ -226,8 +234,9 @@ class Worker:
         self._controls = await self._shared.controls()
 
     def _fail(self, error: BaseException) -> None:
-        if isinstance(error, LedgerFailed) and isinstance(self._failure, LedgerFailed):
-            error = LedgerFailed(str(self._failure), *self._failure.rows, *error.rows)
+        if isinstance(self._failure, LedgerFailed):  # whatever follows, what it could not write down is told
+            rows = error.rows if isinstance(error, LedgerFailed) else ()
+            error = LedgerFailed(str(self._failure), *self._failure.rows, *rows)
         self._failure = error
         self.leave()
 
@@ -277,7 +286,7 @@ class Worker:
         except (BadCredentials, PermissionDenied) as refusal:
             await self.stop(f"{refusal}. What is open is kept", refusal)
             self._fail(refusal)
-        except LedgerError as error:
+        except (LedgerError, ClientMisuse, WatchInterrupted) as error:
             self._fail(error)
 
     # The job of placing one call
@@ -359,7 +368,7 @@ class Worker:
             await self._wait_out(trouble)
         except (BadCredentials, PermissionDenied) as refusal:
             await self.stop(f"{refusal}. The call was given back; nobody was rung by it", refusal)
-        except LedgerError as error:
+        except (LedgerError, ClientMisuse) as error:
             self._fail(error)
         await self._settle(row, standing, has_turn=has_turn)
 

@@ -64,7 +64,7 @@ class Link:
             raise LedgerFailed(f"{self._url} is closed")
         task: asyncio.Task[_T] = asyncio.ensure_future(self._run(work))
         self._tasks.add(task)
-        task.add_done_callback(self._over)
+        task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
     async def ask(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
@@ -89,11 +89,6 @@ class Link:
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._drop()
-
-    def _over(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waited may be gone
 
     async def _run(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
         async with self._turn:

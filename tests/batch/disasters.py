@@ -24,12 +24,15 @@ from tenios_async.batch.postgres_session import PostgresSession
 from tenios_async.batch.postgres_url import PostgresURL
 from tenios_async.simulator import Fault, Manner, Script, Service, SimulatorServer
 
+from .server import running
+
 PROGRAM = Path(__file__).with_name("shared_worker.py")
 WORKERS = 3
 AT_ONCE = 40
 """Calls that one worker places at once, at the most."""
 HEARTBEAT, LEFT_ALONE = 0.5, 3.0
 RATE = 25.0
+WEIGHTS = {"kill": 6, "suspend": 6, "cut": 4, "restart": 1, "crash": 1, "twice": 4, "lost": 4}
 LIFE = Script((("CALLING_A", 0.3), ("CALLING_B", 0.5), ("DISCONNECTED", 0.7)))
 
 
@@ -48,15 +51,14 @@ class Workers:
         self.alive.add(int(await self._process.stdout.readline()))
 
     def signal(self, number):
-        """To one of them, drawn by lot; its process id."""
+        """To one of them, drawn by lot, where there is one; its process id."""
         self.look()
         victims = sorted(self.alive - self.suspended)
-        if not victims:
-            return None
-        victim = self._chance.choice(victims)
-        with suppress(ProcessLookupError):
-            os.kill(victim, number)
-        return victim
+        drawn = self._chance.sample(victims, min(1, len(victims)))
+        for victim in drawn:
+            with suppress(ProcessLookupError):
+                os.kill(victim, number)
+        return drawn
 
     def resume(self, pid):
         self.suspended.discard(pid)
@@ -75,17 +77,21 @@ class Workers:
 @asynccontextmanager
 async def workers(chance, *arguments):
     process = await asyncio.create_subprocess_exec(
-        sys.executable, PROGRAM, *map(str, arguments), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        PROGRAM,
+        *map(str, arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     hands = Workers(process, chance)
     try:
         yield hands
     finally:
-        for pid in hands.alive:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
         process.stdin.close()
         await process.wait()
+        with suppress(ProcessLookupError):  # nobody is left, if all went well
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 async def survive(server, url, folder, *, seconds: float, seed: int, patience: float = 200.0) -> Counter:
@@ -107,18 +113,16 @@ async def survive(server, url, folder, *, seconds: float, seed: int, patience: f
         async with workers(chance, url, simulator.base_url, HEARTBEAT, LEFT_ALONE, log) as hands:
             for _ in range(WORKERS):
                 await hands.start()
-            resumed = set()
+            resumed, drawn = set(), _drawn(chance)
             until = asyncio.get_running_loop().time() + seconds
             while asyncio.get_running_loop().time() < until:
                 await asyncio.sleep(chance.uniform(0.2, 1.5))
-                happened[await _strike(chance, server, where, service, hands, resumed)] += 1
+                await _strike(what := next(drawn), chance, server, where, service, hands, resumed)
+                happened[what] += 1
                 hands.look()
                 while len(hands.alive) < WORKERS:
                     await hands.start()
-            for task in resumed:
-                task.cancel()
-            for pid in list(hands.suspended):
-                hands.resume(pid)
+            await asyncio.gather(*resumed)
             async with asyncio.timeout(patience):
                 while hands.alive:  # they end when everything has
                     await asyncio.sleep(0.2)
@@ -127,16 +131,18 @@ async def survive(server, url, folder, *, seconds: float, seed: int, patience: f
     return happened
 
 
-async def _strike(chance, server, url, service, hands, resumed):
-    """One disaster, and what it was."""
-    (what,) = chance.choices(
-        ["kill", "suspend", "cut", "restart", "crash", "twice", "lost"], weights=[6, 6, 4, 1, 1, 4, 4]
-    )
+def _drawn(chance):
+    """Each disaster once, and then as often as its weight says, without end."""
+    yield from chance.sample(list(WEIGHTS), len(WEIGHTS))
+    while True:
+        yield from chance.choices(list(WEIGHTS), WEIGHTS.values())
+
+
+async def _strike(what, chance, server, url, service, hands, resumed):
     if what == "kill":
         hands.signal(signal.SIGKILL)
     elif what == "suspend":
-        victim = hands.signal(signal.SIGSTOP)
-        if victim is not None:
+        for victim in hands.signal(signal.SIGSTOP):
             hands.suspended.add(victim)
             resumed.add(asyncio.create_task(_resume(hands, victim, chance.expovariate(1 / 3))))
     elif what == "cut":
@@ -148,7 +154,6 @@ async def _strike(chance, server, url, service, hands, resumed):
         await asyncio.to_thread(_deliver_again, url)
     else:
         service.fail_init(Fault.lost(chance.choice([Manner.DROP, Manner.RESET, Manner.STALL])))
-    return what
 
 
 async def _resume(hands, pid, seconds):
@@ -184,15 +189,13 @@ def _check(url, service, numbers, happened, log):
     happened.update({f"{state}": count for state, count in counts.items()})
 
 
-def main() -> None:
+def main(words=None) -> None:
     """One campaign after another; an assertion ends it."""
-    from server import running
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seconds", type=float, default=120, help="of one campaign")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     with running() as server:
         for number in range(max(1, round(options.minutes * 60 / options.seconds))):
             seed = options.seed + number

@@ -58,10 +58,10 @@ class MemoryLedger(Ledger):
         return results
 
     async def aclose(self):
-        pass
+        """Nothing is open."""
 
     def close(self):
-        pass
+        """Nothing is open."""
 
     def states(self):
         return Counter(str(row.standing.state) for row in self.all)
@@ -118,7 +118,7 @@ class FileLedger(Ledger):
         return results
 
     async def aclose(self):
-        pass
+        """`close` does."""
 
     def close(self):
         self.file.close()

@@ -77,9 +77,8 @@ class Server:
             check=False,
             **self._user,
         )
-        if done.returncode:
-            log = self.folder / "log"
-            raise RuntimeError(f"{program}: {done.stderr!r}\n{log.read_text() if log.exists() else ''}")
+        log = "".join(file.read_text() for file in self.folder.glob("log"))
+        assert not done.returncode, f"{program}: {done.stderr!r}\n{log}"
 
 
 @contextlib.contextmanager
@@ -88,8 +87,7 @@ def running(*options: str):
     programs = binaries()
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # whose name fits into that of a socket
     server = Server(folder, programs)
-    if server._user:
-        shutil.chown(folder, server._user["user"])
+    shutil.chown(folder, server._user.get("user", os.getuid()))
     try:
         server.make()
         server.start(*options)
@@ -102,9 +100,6 @@ def running(*options: str):
 
 
 def _unprivileged() -> dict:
-    if os.getuid() != 0:
-        return {}
-    for name in USERS:
-        with contextlib.suppress(KeyError):
-            return {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
-    raise RuntimeError("PostgreSQL does not run as root, and there is no user it could run as")
+    there = {user.pw_name: user.pw_gid for user in pwd.getpwall()} if os.getuid() == 0 else {}
+    found = [{"user": name, "group": there[name], "extra_groups": []} for name in USERS if name in there]
+    return found[0] if found else {}

@@ -308,3 +308,15 @@ async def test_a_person_settles_a_doubt(where):
             looking.resolve(rows[1], NOW, who="A. Person", was_called=False)
         found = list(looking.query("SELECT call, attempt, verdict, who FROM resolutions"))
     assert found == [(rows[0].id, "a", "called", "A. Person")]
+
+
+async def test_the_id_that_a_person_gives_is_not_that_of_another_call(where):
+    callback = Callback(10, "config", 0, NOW)
+    async with where.open() as ledger:
+        rows = [await ledger.put(NewRow(f"key {number}", REQUEST)) for number in range(2)]
+        await ledger.change_all([(row.id, intend("a", NOW)) for row in rows])
+        await ledger.change_all([(rows[0].id, place("a", callback)), (rows[1].id, crash())])
+    with where.read() as looking:
+        with pytest.raises(IllegalMove, match="that of key key 0"), looking.transaction():
+            looking.resolve(rows[1], NOW, who="A. Person", was_called=True, callback=callback)
+        assert looking.counts()[RowState.UNKNOWN] == 1

@@ -4,14 +4,15 @@ import os
 
 import pytest
 
-from .disasters import survive
+from .disasters import main
 
 pytestmark = [
-    pytest.mark.asyncio,
     pytest.mark.timeout(300),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
 ]
 
 
-async def test_disasters(postgres, postgres_url, tmp_path):
-    await survive(postgres, postgres_url, tmp_path, seconds=18, seed=3)
+@pytest.mark.usefixtures("postgres")
+def test_disasters(capsys):
+    main(["--seconds", "18", "--seed", "3", "--minutes", "0"])
+    assert "nobody was rung twice" in capsys.readouterr().out

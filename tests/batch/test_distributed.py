@@ -8,24 +8,39 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import attrs
 import pytest
+from procrastinate.exceptions import ConnectorException
 from procrastinate.manager import JobManager
 
-from tenios_async import BadCredentials, Callback, CallbackRequest, CallbackStatus, Polling, TeniosClient
+from tenios_async import (
+    BadCredentials,
+    Callback,
+    CallbackRequest,
+    CallbackStatus,
+    ClientMisuse,
+    Polling,
+    TeniosClient,
+    WatchInterrupted,
+)
 from tenios_async.batch import (
     Campaign,
     Hours,
+    LedgerFailed,
     LedgerRefused,
     NewRow,
     RowState,
     SQLiteLedger,
     TooManyRejects,
     controls,
+    engine,
     jobs,
     postgres_campaign,
 )
 from tenios_async.batch.campaign import KIND
+from tenios_async.batch.controls import Controls
 from tenios_async.batch.distributed import Worker
+from tenios_async.batch.engine import _Again
 from tenios_async.batch.errors import LedgerError
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.postgres import PostgresLedger
@@ -73,6 +88,24 @@ class Town:
         with PostgresSession.read(self.url) as session:
             return list(session.query(query))
 
+    def tell(self, statement):
+        with PostgresSession.read(self.url) as session:
+            session.connection.execute(statement)
+
+    @asynccontextmanager
+    async def intending(self, row_id=1):
+        """From when the intent of this row's call is on its way until the end of the block it is kept from arriving."""
+        with PostgresSession.read(self.url) as session, session.transaction():
+            session.connection.execute("SELECT 1 FROM calls WHERE id = %s FOR UPDATE", [row_id])
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            await self.until(lambda: self.ask(waiting))
+            yield
+
+    def hang_up(self):
+        """All calls end."""
+        for callback_id, callback in list(self.service.callbacks.items()):
+            self.service.callbacks[callback_id] = attrs.evolve(callback, script=AT_ONCE)
+
     async def until(self, condition):
         async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110  # of another program
@@ -90,6 +123,12 @@ class Noting(Service):
         if path.endswith("init"):
             self.instants.append(asyncio.get_running_loop().time())
         return super().handle(method, path, body)
+
+
+def not_now():
+    """Hours that begin in two."""
+    hour = datetime.now(UTC).hour
+    return controls.within_hours(f"{(hour + 2) % 24}-{(hour + 3) % 24}", "UTC")
 
 
 @pytest.fixture
@@ -124,12 +163,14 @@ async def test_a_row_and_its_job_are_made_together_and_jobs_hold_no_number(postg
     with pytest.raises(TooManyRejects):
         postgres_campaign.create(postgres_url, contacts, max_bad=0, **options)
     url = PostgresURL.parse(postgres_url)
-    with pytest.raises(LedgerRefused, match="no ledger"), PostgresSession.read(url):
-        pass
+    with pytest.raises(LedgerRefused, match="no ledger"):
+        PostgresSession.read(url).__enter__()
     taken = postgres_campaign.create(postgres_url, contacts, **options)
     assert (taken.taken, taken.repeated, taken.bad) == (30, 1, 1)
     assert (tmp_path / "rejects.csv").read_text().count("\n") == 3
     contacts.write_text("callback_number\n+4922112345\n" + lines[0].partition(",")[0] + "\n")
+    with pytest.raises(ValueError, match="not overwritten"):
+        postgres_campaign.add(postgres_url, contacts, rejects=contacts)
     taken = postgres_campaign.add(postgres_url, contacts)
     assert (taken.taken, taken.repeated) == (1, 1)
     with PostgresSession.read(url) as session:
@@ -145,7 +186,7 @@ async def test_what_opted_out_since_is_not_called(town, tmp_path):
         (tmp_path / "out.txt").write_text("+49123000001\n+49123999999\n")
         with PostgresSession.write(here.url) as session:
             session.facts = {"region": None, "prefixes": ["+49"]}
-            assert postgres_campaign.leave_out(session, tmp_path / "out.txt") == 1
+            assert [postgres_campaign.leave_out(session, tmp_path / "out.txt") for _ in range(2)] == [1, 0]
         await here.work()
         assert here.states() == {"FINISHED": 4, "REFUSED": 1}
         assert "+49123000001" not in here.service.inits
@@ -210,8 +251,8 @@ async def test_a_move_that_fails_leaves_the_file_as_it_was(postgres, postgres_ur
     with pytest.raises(LedgerError, match="did not arrive"):
         postgres_campaign.migrate(path, postgres_url)
     monkeypatch.undo()
-    with pytest.raises(LedgerRefused, match="no ledger"), PostgresSession.read(PostgresURL.parse(postgres_url)):
-        pass
+    with pytest.raises(LedgerRefused, match="no ledger"):
+        PostgresSession.read(PostgresURL.parse(postgres_url)).__enter__()
     LedgerFile.write(path).close()
     # Whoever loses the connection while it commits does not know whether it has arrived: it is found out by asking.
     create = PostgresSession.create
@@ -230,6 +271,37 @@ async def test_a_move_that_fails_leaves_the_file_as_it_was(postgres, postgres_ur
     async with PostgresLedger(postgres_url) as ledger:
         assert (await ledger.by_key("key")).id == 1
         assert (await ledger.put(NewRow("next", CallbackRequest("config", "+49221123456")))).id > 1
+
+
+async def test_a_move_that_loses_what_people_said_is_none(postgres_url, tmp_path, monkeypatch):
+    path = tmp_path / "calls.db"
+    SQLiteLedger.create(path)
+    async with SQLiteLedger(path) as ledger:
+        row = await ledger.put(NewRow("key", CallbackRequest("config", "+49221123456")))
+        await ledger.change_all([(row.id, intend("a", NOW)), (row.id, crash())])
+    with LedgerFile.read(path) as file, file.transaction():
+        file.resolve(next(file.rows()), NOW, who="A. Person", was_called=True)
+    copy = postgres_campaign._copy
+
+    def losing(source, session):
+        copy(source, session)
+        session.connection.execute("DELETE FROM resolutions")
+
+    monkeypatch.setattr(postgres_campaign, "_copy", losing)
+    with pytest.raises(LedgerError, match="resolutions did not arrive"):
+        postgres_campaign.migrate(path, postgres_url)
+    monkeypatch.undo()
+    assert postgres_campaign.migrate(path, postgres_url) == 1
+
+
+async def test_a_move_that_was_broken_off_goes_on_to_where_it_went(postgres_url, tmp_path):
+    path = tmp_path / "calls.db"
+    SQLiteLedger.create(path)
+    with LedgerFile.write(path) as file:
+        postgres_campaign._mark(file, str(PostgresURL.parse(postgres_url)))
+    with pytest.raises(LedgerRefused, match="was on its way to"):
+        postgres_campaign.migrate(path, postgres_url + "_other")
+    assert postgres_campaign.migrate(path, postgres_url) == 0
 
 
 # --- placed and followed
@@ -302,6 +374,13 @@ async def test_a_worker_that_leaves_hands_over(town):
         assert here.ask("SELECT count(*) FROM procrastinate_jobs WHERE status = 'doing'") == [(0,)]
         await here.work()
         assert here.states() == {"FINISHED": 4}
+
+
+async def test_a_worker_that_leaves_before_it_begins_begins_nothing(town):
+    async with town(3) as here, here.worker() as worker:
+        worker.leave()
+        await worker.run()
+        assert here.states() == {"QUEUED": 3}
 
 
 async def test_a_worker_that_has_nothing_to_do_ends_while_it_registers(town, monkeypatch):
@@ -426,6 +505,19 @@ async def test_wrong_credentials_stop_placing_and_give_the_call_back(town):
         assert here.states() == {"FINISHED": 20}
 
 
+async def test_calls_for_which_tenios_cannot_be_reached_are_given_back_and_wait(town):
+    async with town(1) as here, PostgresLedger(here.url) as ledger:
+        async with TeniosClient("key", base_url="http://127.0.0.1:9", timeout=0.2) as nobody:
+            worker = Worker(ledger, nobody, heartbeat=1.0)
+            running = asyncio.create_task(worker.run())
+            await here.until(lambda: math.isfinite(worker._pause_ends))
+            worker.leave()
+            await running
+        assert here.states() == {"QUEUED": 1}
+        await here.work()
+        assert here.states() == {"FINISHED": 1}
+
+
 async def test_a_worker_that_may_not_look_ends_and_leaves_the_calls_to_others(town):
     async with town(1, script=ENDLESS) as here:
         here.service._access_key = "key"
@@ -441,8 +533,7 @@ async def test_a_worker_that_may_not_look_ends_and_leaves_the_calls_to_others(to
 
 async def test_nothing_rings_outside_the_hours(town):
     async with town(3) as here:
-        now = datetime.now(UTC)
-        here.set(controls.within_hours(f"{(now.hour + 2) % 24}-{(now.hour + 3) % 24}", "UTC"))
+        here.set(not_now())
         async with here.worker() as worker:
             running = asyncio.create_task(worker.run())
             await here.until(lambda: worker.progress.waiting_for is not None)
@@ -472,6 +563,174 @@ async def test_a_ledger_for_place_once_is_no_campaign(postgres_url):
             await Worker(ledger, None).run()
         with pytest.raises(ValueError, match="concurrency"):
             Worker(ledger, None, concurrency=0)
+
+
+# --- what ends a call that is about to leave
+
+
+@pytest.mark.parametrize(
+    "brake",
+    [None, lambda: controls.stopped("enough"), lambda: controls.paused(is_paused=True), not_now],
+    ids=["stop file", "stopped", "paused", "hours"],
+)
+async def test_a_call_whose_intent_is_being_written_when_placing_is_held_back_does_not_leave(town, tmp_path, brake):
+    stop = tmp_path / "stop"
+    async with town(1) as here, here.worker(stop_file=stop) as worker:
+        running = asyncio.create_task(worker.run())
+        async with here.intending():
+            if brake is None:
+                stop.touch()
+            else:
+                here.set(brake())
+                await here.until(lambda: worker._controls != Controls())
+        worker.leave()
+        await running
+        assert not here.service.inits
+        assert here.states() == {"QUEUED": 1}
+        here.set(controls.going_on(), controls.within_hours(None, None))
+        await here.work()
+        assert here.states() == {"FINISHED": 1}
+
+
+async def test_a_call_for_which_there_is_no_turn_once_its_intent_is_written_is_placed_later(town, monkeypatch):
+    """Its own has passed meanwhile, and TENIOS asks to be left alone."""
+    monkeypatch.setattr("tenios_async.batch.turns.AFTER_INTENT", 0.1)
+    async with town(1) as here, here.worker() as worker:
+        here.set(controls.at_rate(10))
+        running = asyncio.create_task(worker.run())
+        async with here.intending():
+            here.set(controls.left_alone(3600))
+            await asyncio.sleep(0.05)
+        worker.leave()
+        await running
+        assert not here.service.inits
+        assert here.states() == {"QUEUED": 1}
+        here.tell("UPDATE controls SET pause_ends = clock_timestamp()")
+        await here.work()
+        assert here.states() == {"FINISHED": 1}
+
+
+# --- a ledger that fails, and a client that is closed
+
+
+async def test_after_a_failover_workers_end_and_what_is_open_stays(town, postgres):
+    async with town(3, script=ENDLESS) as here, here.worker() as worker:
+        running = asyncio.create_task(worker.run())
+        await here.until(lambda: here.states() == {"PLACED": 3})
+        here.tell("UPDATE mark SET timeline = '00000000'")
+        postgres.cut_connections()
+        with pytest.raises(LedgerRefused, match="accept-failover"):
+            await running
+        assert here.states() == {"PLACED": 3}
+
+
+async def test_calls_that_cannot_be_written_down_are_all_told_of(town):
+    async with town(3) as here:
+        here.service.latency = 0.5
+        here.tell("ALTER TABLE calls ADD CONSTRAINT is_full CHECK (state <> 'PLACED')")
+        with pytest.raises(LedgerFailed, match="is_full") as caught:
+            await here.work()
+        assert {row.standing.callback_id for row in caught.value.rows} == set(here.service.callbacks)
+        assert here.states()["SENDING"] == len(here.service.callbacks)
+
+
+async def test_a_client_that_is_closed_meanwhile_ends_the_worker_and_keeps_what_is_open(town):
+    async with town(10, script=ENDLESS) as here, here.worker(concurrency=2) as worker:
+        running = asyncio.create_task(worker.run())
+        await here.until(lambda: here.states() == {"PLACED": 2, "QUEUED": 8})
+        await worker._client.aclose()
+        with pytest.raises((WatchInterrupted, ClientMisuse)):
+            await running
+        assert here.states() == {"PLACED": 2, "QUEUED": 8}
+
+
+async def test_a_client_that_is_closed_places_nothing(town):
+    async with town(3) as here, here.worker() as worker:
+        await worker._client.aclose()
+        with pytest.raises(ClientMisuse):
+            await worker.run()
+        assert here.states() == {"QUEUED": 3}
+
+
+# --- jobs that are taken over, and jobs that fail
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "DELETE FROM procrastinate_workers",
+        "DELETE FROM procrastinate_jobs WHERE status = 'doing' AND task_name = 'tenios.watch'",
+    ],
+    ids=["it", "its jobs"],
+)
+async def test_a_worker_that_was_taken_for_dead_begins_anew(town, caplog, loss):
+    """It was suspended, and others have replaced what it did."""
+    followed = "SELECT coalesce(max(worker_id), 0), count(*) FROM procrastinate_jobs WHERE status = 'doing' AND task_name = 'tenios.watch'"
+    async with town(1, script=ENDLESS) as here:
+        running = asyncio.create_task(here.work())
+        await here.until(lambda: here.states() == {"PLACED": 1} and here.ask(followed)[0][1] == 16)
+        ((former, _),) = here.ask(followed)
+        here.tell(loss)
+        await here.until(lambda: (found := here.ask(followed)[0])[1] == 16 and found[0] > former)
+        here.hang_up()
+        await running
+        assert here.states() == {"FINISHED": 1}
+    assert "begins anew" in caplog.text
+
+
+async def test_a_worker_that_cannot_ask_whose_its_jobs_are_begins_anew(town, monkeypatch, caplog):
+    """Somebody else may follow its shards by now."""
+    list_jobs = JobManager.list_jobs_async
+
+    async def failing(self, **asked):
+        if "status" in asked and "begins anew" not in caplog.text:
+            raise ConnectorException
+        return await list_jobs(self, **asked)
+
+    monkeypatch.setattr(JobManager, "list_jobs_async", failing)
+    async with town(1, script=ENDLESS) as here:
+        running = asyncio.create_task(here.work())
+        await here.until(lambda: "begins anew" in caplog.text)
+        here.hang_up()
+        await running
+        assert here.states() == {"FINISHED": 1}
+
+
+async def test_jobs_of_a_worker_that_has_died_are_replaced(town):
+    async with town(5) as here:
+        with PostgresSession.write(here.url) as session, session.transaction():
+            jobs.defer_watching(session.connection, [0])
+        mending = "INSERT INTO procrastinate_jobs (queue_name, task_name, queueing_lock) VALUES ('{}', '{}', '{}')"
+        here.tell(mending.format(jobs.KEEPING, jobs.MEND, jobs.MEND))
+        here.tell("UPDATE procrastinate_jobs SET status = 'doing'")
+        former = here.ask("SELECT max(id) FROM procrastinate_jobs")
+        await here.work()
+        assert here.states() == {"FINISHED": 5}
+        assert here.ask(f"SELECT count(*) FROM procrastinate_jobs WHERE id <= {former[0][0]}") == [(0,)]
+
+
+async def test_a_job_that_fails_is_done_again(town, monkeypatch, caplog):
+    """The ledger could not say what was to be done: it holds a number that is none."""
+    monkeypatch.setattr(_Again, "AFTER_ERROR", 0.1)
+    async with town(3) as here:
+        here.tell("UPDATE calls SET callback_number = 'nonsense' WHERE id = 2")
+        running = asyncio.create_task(here.work())
+        await here.until(lambda: "a job failed" in caplog.text)
+        here.tell("UPDATE calls SET callback_number = key WHERE id = 2")
+        await running
+        assert here.states() == {"FINISHED": 3}
+
+
+async def test_a_call_whose_answer_outlasts_the_grace_of_a_worker_that_leaves_is_in_doubt(town, monkeypatch):
+    monkeypatch.setattr(engine, "GRACE", 0.2)
+    async with town(1) as here, here.worker() as worker:
+        here.service.fail_init(Fault.stalled())
+        running = asyncio.create_task(worker.run())
+        await here.until(lambda: here.service.inits)
+        worker.leave()
+        await running
+        assert here.states() == {"UNKNOWN": 1}
+        await here.work()
 
 
 # --- turns

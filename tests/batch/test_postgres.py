@@ -1,6 +1,7 @@
 """The ledger in PostgreSQL: several programs, lost acknowledgements, what the database must promise, and its URL."""
 
 import asyncio
+import gc
 import logging
 import sys
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,15 @@ import psycopg
 import pytest
 
 from tenios_async import Callback, CallbackOutcomeUnknown, CallbackRequest, TeniosClient
-from tenios_async.batch import IllegalMove, LedgerFailed, LedgerRefused, NewRow, RowState, postgres_link
+from tenios_async.batch import (
+    IllegalMove,
+    LedgerFailed,
+    LedgerRefused,
+    NewRow,
+    RowState,
+    postgres_link,
+    postgres_session,
+)
 from tenios_async.batch.postgres import PostgresLedger, _Batch
 from tenios_async.batch.postgres_session import PostgresSession, connecting
 from tenios_async.batch.postgres_tables import CHANGE
@@ -95,12 +104,19 @@ async def test_no_password_is_said_or_logged(postgres, caplog):
 # --- what the database must promise
 
 
+def test_a_ledger_may_be_made_in_a_schema_that_is_there(postgres, postgres_url):
+    postgres.execute(f"CREATE SCHEMA {PostgresURL.parse(postgres_url).schema}")
+    PostgresLedger.create(postgres_url)
+    with PostgresSession.read(PostgresURL.parse(postgres_url)) as session:
+        assert session.last() == 0
+
+
 @pytest.mark.asyncio
 async def test_what_is_no_ledger_is_refused(postgres_url):
     with pytest.raises(LedgerRefused, match="no ledger"):
         await PostgresLedger(postgres_url).__aenter__()
-    with pytest.raises(LedgerRefused, match="no ledger"), PostgresSession.read(PostgresURL.parse(postgres_url)):
-        pass
+    with pytest.raises(LedgerRefused, match="no ledger"):
+        PostgresSession.read(PostgresURL.parse(postgres_url)).__enter__()
 
 
 @pytest.mark.asyncio
@@ -109,31 +125,26 @@ async def test_another_version_is_refused(postgres, url):
     postgres.execute(f"UPDATE {schema}.mark SET version = 2")
     with pytest.raises(LedgerRefused, match="version 2"):
         await PostgresLedger(url).__aenter__()
-    with pytest.raises(LedgerRefused, match="version 2"), PostgresSession.read(PostgresURL.parse(url)):
-        pass
+    with pytest.raises(LedgerRefused, match="version 2"):
+        PostgresSession.read(PostgresURL.parse(url)).__enter__()
 
 
 @pytest.mark.asyncio
 async def test_a_database_that_may_forget_is_refused(postgres, url, postgres_url):
     """Its fsync is off."""
-    postgres.execute("ALTER SYSTEM SET fsync = off")
-    postgres.execute("SELECT pg_reload_conf()")
+    postgres.stop()
+    postgres.start("fsync=off")
     try:
-        for _ in range(200):
-            if postgres.execute("SHOW fsync") == [("off",)]:
-                break
-            await asyncio.sleep(0.05)
         with pytest.raises(LedgerRefused, match="fsync"):
             await PostgresLedger(url).__aenter__()
         with pytest.raises(LedgerRefused, match="fsync"):
             PostgresLedger.create(postgres_url + "_other")
         with PostgresSession.read(PostgresURL.parse(url)) as session:
             assert session.facts == {"kind": "keyed"}
-            with pytest.raises(LedgerRefused, match="fsync"), session.transaction():
-                pass
+            with pytest.raises(LedgerRefused, match="fsync"):
+                session.transaction().__enter__()
     finally:
-        postgres.execute("ALTER SYSTEM RESET fsync")
-        postgres.execute("SELECT pg_reload_conf()")
+        postgres.restart()
 
 
 @pytest.mark.asyncio
@@ -143,6 +154,58 @@ async def test_a_commit_that_may_be_forgotten_is_noticed(url, monkeypatch):
         row = await ledger.put(NewRow("key", REQUEST))
         with pytest.raises(LedgerRefused, match="synchronous_commit"):
             await ledger.change(row.id, intend("a", NOW))
+    monkeypatch.setattr(postgres_session, "connecting", postgres_link.connecting)
+    with PostgresSession.write(PostgresURL.parse(url)) as session:
+        with pytest.raises(LedgerRefused, match="synchronous_commit"), session.transaction():
+            session.put_all([NewRow("other", REQUEST)])
+        assert [row.key for row in session.rows()] == ["key"]
+
+
+@pytest.mark.asyncio
+async def test_a_standby_is_no_place_for_a_ledger(postgres, url, postgres_url):
+    """Whoever had it open waits for it to become the primary; here not for long."""
+    async with PostgresLedger(url, patience=0) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        signal = postgres.data / "standby.signal"
+        signal.touch()
+        await asyncio.to_thread(postgres.restart)
+        try:
+            with pytest.raises(LedgerFailed, match="terminating"):
+                await ledger.by_key("key")
+            with pytest.raises(LedgerFailed, match="is a standby"):
+                await ledger.by_key("key")
+            for opening in (
+                PostgresSession.write(PostgresURL.parse(url)).__enter__,
+                lambda: PostgresLedger.create(postgres_url + "_other"),
+            ):
+                with pytest.raises(LedgerRefused, match="name its primary"):
+                    opening()
+            with pytest.raises(LedgerRefused, match="name its primary"):
+                await PostgresLedger(url).__aenter__()
+        finally:
+            signal.unlink()
+            await asyncio.to_thread(postgres.restart)
+        assert await ledger.by_key("key") == row
+
+
+def test_a_ledger_without_its_mark_is_refused(postgres, url):
+    postgres.execute(f"DELETE FROM {PostgresURL.parse(url).schema}.mark")
+    with pytest.raises(LedgerRefused, match="damaged"):
+        PostgresSession.read(PostgresURL.parse(url)).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("new", "says"),
+    [
+        (NewRow("a\0b", REQUEST), "there is a NUL"),
+        (NewRow("a", CallbackRequest("config\0", "+49221123456"), 7), "line 7: there is a NUL"),
+    ],
+)
+def test_a_text_that_postgresql_cannot_hold_is_refused(url, new, says):
+    with PostgresSession.write(PostgresURL.parse(url)) as session:
+        with pytest.raises(ValueError, match=says), session.transaction():
+            session.put_all([NewRow("before", REQUEST), new])
+        assert session.last() == 0
 
 
 @pytest.mark.asyncio
@@ -157,6 +220,92 @@ async def test_after_a_failover_nothing_is_dialled_until_a_person_says_so(postgr
             await ledger.change(row.id, intend("a", NOW))
     with pytest.raises(LedgerRefused, match="accept-failover"):
         await PostgresLedger(url).__aenter__()
+
+
+# --- one program
+
+
+@pytest.mark.asyncio
+async def test_what_is_asked_while_it_is_closed_fails(url):
+    ledger = await PostgresLedger(url).__aenter__()
+    row = await ledger.put(NewRow("key", REQUEST))
+    changing = asyncio.ensure_future(ledger.change(row.id, intend("a", NOW)))
+    await asyncio.sleep(0)  # it is asked for
+    closing, asking = asyncio.ensure_future(ledger.aclose()), asyncio.ensure_future(ledger.by_key("key"))
+    await closing
+    assert (await changing).attempt == "a"
+    with pytest.raises(LedgerFailed, match="closed"):
+        await asking
+
+
+@pytest.mark.asyncio
+async def test_a_further_connection_that_is_closed_asks_nothing_more(url):
+    async with PostgresLedger(url) as ledger:
+        link = ledger.link()
+        assert await link.ask("SELECT 1") == [(1,)]
+        await link.close()
+        with pytest.raises(LedgerFailed, match="closed"):
+            await link.ask("SELECT 1")
+
+
+@pytest.mark.asyncio
+async def test_what_the_database_cannot_do_is_a_failure_at_once(url):
+    async with PostgresLedger(url) as ledger:
+        link = ledger.link()
+        with pytest.raises(LedgerFailed, match="nonsense"):
+            await link.ask("SELECT 1 FROM nonsense")
+        assert await link.ask("SELECT 1") == [(1,)]
+        await link.close()
+
+
+@pytest.mark.asyncio
+async def test_what_changes_nothing_is_not_counted_as_a_change(url):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change(row.id, intend("a", NOW))
+        for _ in range(2):
+            assert (await ledger.change(row.id, place("a", CALLBACK))).state is RowState.PLACED
+        assert await ledger._ask("SELECT changes FROM calls") == [(2,)]
+
+
+@pytest.mark.asyncio
+async def test_what_fails_when_nobody_waits_for_it_any_more_troubles_nobody(postgres, url, caplog):
+    async with PostgresLedger(url) as ledger:
+        row, link = await ledger.put(NewRow("key", REQUEST)), ledger.link()
+        postgres.execute(f"ALTER TABLE {ledger.url.schema}.calls ADD CONSTRAINT is_full CHECK (state <> 'SENDING')")
+        waiters = [
+            asyncio.ensure_future(ledger.change(row.id, intend("a", NOW))),
+            asyncio.ensure_future(link.ask("SELECT 1 / 0")),
+        ]
+        await asyncio.sleep(0)
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.wait(waiters)
+        assert all(waiter.cancelled() for waiter in waiters)
+        assert await ledger.by_key("key") == row
+        await link.close()
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+@pytest.mark.asyncio
+async def test_a_row_that_is_not_there_is_not_changed(url):
+    async with PostgresLedger(url) as ledger:
+        with pytest.raises(LedgerRefused, match="no row 7"):
+            await ledger.change(7, intend("a", NOW))
+
+
+@pytest.mark.asyncio
+async def test_not_every_row_is_remembered(url, monkeypatch):
+    """A program that runs for long sees many, and forgets."""
+    monkeypatch.setattr("tenios_async.batch.postgres.REMEMBERED", 2)
+    async with PostgresLedger(url) as ledger:
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(5)]
+        for move in (intend("a", NOW), place("a", CALLBACK)):
+            for row in rows:
+                assert (await ledger.change(row.id, move)).attempt == "a"
+                assert len(ledger._known) <= 2
+        assert (await ledger.counts())[RowState.PLACED] == 5
 
 
 # --- several programs
@@ -261,6 +410,16 @@ async def test_a_call_of_a_program_that_died_is_in_doubt_after_a_while_and_its_a
         assert (await ledger.by_key("key")).standing.state is RowState.UNKNOWN
         assert (await ledger.change(row.id, place("a", CALLBACK))).state is RowState.PLACED
         assert not await ledger.give_up_on(row.id, 0)
+
+
+@pytest.mark.asyncio
+async def test_whoever_asks_for_a_call_of_a_program_that_died_learns_that_it_is_in_doubt(postgres, url):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change(row.id, intend("a", NOW))
+        postgres.execute(f"UPDATE {ledger.url.schema}.calls SET changed_at = changed_at - interval '61 s'")
+        with pytest.raises(CallbackOutcomeUnknown, match="ended while"):
+            await ledger.place_once(None, REQUEST, key="key")
 
 
 # --- a database that goes away

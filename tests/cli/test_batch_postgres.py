@@ -6,10 +6,14 @@ import sys
 
 import pytest
 
+from tenios_async.batch import Hours
+from tenios_async.batch.postgres_session import PostgresSession
+from tenios_async.batch.postgres_url import PostgresURL
 from tenios_async.simulator import Fault, Manner, Script
 
 pytestmark = pytest.mark.usefixtures("impatient")
 AT_ONCE = Script((("DISCONNECTED", 0.0),))
+ENDLESS = Script((("CALLING_A", 0.0), ("CALLING_B", 3600.0)))
 NUMBERS = [f"+4922112345{index}" for index in range(5)]
 PASSWORD = "s3cret-of-the-database"
 
@@ -109,6 +113,12 @@ def test_what_holds_for_all_is_shown_and_changed(ledger, batch, service, postgre
     assert (done.code, service.inits.total()) == (5, 2)
 
 
+def test_the_hours_hold_for_all(ledger, batch):
+    assert batch("control", ledger, "--hours", "9-18", "--tz", "Europe/Berlin").code == 0
+    with PostgresSession.read(PostgresURL.parse(ledger)) as session:
+        assert session.controls().hours == Hours.parse("9-18", tz="Europe/Berlin")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -152,7 +162,7 @@ def test_a_file_moves_and_is_not_run_any_more(batch, url, service):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="this system has no SIGTERM that a program can catch")
 def test_sigterm_leaves_what_is_open_to_the_others(ledger, batch, service, start, postgres):
-    service._script = Script((("CALLING_A", 0.0), ("CALLING_B", 3600.0)))
+    service._script = ENDLESS
     worker = start("batch", "worker", ledger, "--json")
     for _ in NUMBERS:
         assert json.loads(worker.stdout.readline())["status"] == "CALLING_A"
@@ -166,6 +176,34 @@ def test_sigterm_leaves_what_is_open_to_the_others(ledger, batch, service, start
     assert postgres.execute(f"SELECT state, count(*) FROM {schema}.calls GROUP BY state") == [("PLACED", 5)]
     jobs = f"SELECT task_name, status::text, count(*) FROM {schema}.procrastinate_jobs GROUP BY 1, 2"
     assert postgres.execute(jobs) == [("tenios.watch", "todo", 16)]
+    assert service.inits == dict.fromkeys(NUMBERS, 1)
+
+
+def test_a_worker_that_nobody_reads_leaves_what_is_open_to_the_others(ledger, service, start, postgres):
+    service._script = ENDLESS
+    worker = start("batch", "worker", ledger, "--json")
+    worker.stdout.close()
+    assert worker.stderr.read() == ""
+    assert worker.wait(30) == 141
+    schema = ledger.rpartition("schema=")[2]
+    states = postgres.execute(f"SELECT DISTINCT state FROM {schema}.calls")
+    assert ("PLACED",) in states
+    assert set(states) <= {("PLACED",), ("QUEUED",)}
+    assert postgres.execute(f"SELECT DISTINCT status::text FROM {schema}.procrastinate_jobs") == [("todo",)]
+
+
+def test_calls_that_were_placed_and_cannot_be_written_down_are_told_of(ledger, batch, service, postgres):
+    """With what to do, once they count as left by this worker."""
+    schema = ledger.rpartition("schema=")[2]
+    postgres.execute(f"ALTER TABLE {schema}.calls ADD CONSTRAINT is_full CHECK (state <> 'PLACED')")
+    done = batch("worker", ledger, "--concurrency", 1)
+    assert (done.code, service.inits.total()) == (8, 1)
+    assert "--line 2 --called 10" in done.err
+    postgres.execute(f"ALTER TABLE {schema}.calls DROP CONSTRAINT is_full")
+    postgres.execute(f"UPDATE {schema}.calls SET changed_at = changed_at - interval '60 s'")
+    assert batch("worker", ledger).code == 4
+    assert batch("resolve", ledger, "--line", 2, "--called", 10).code == 0
+    assert batch("worker", ledger).code == 0
     assert service.inits == dict.fromkeys(NUMBERS, 1)
 
 
