@@ -382,6 +382,34 @@ def test_who_resolves_keeps_no_handle_and_writes_the_first_commit_too(tmp_path, 
     assert stat.S_IMODE(beside(path).stat().st_mode) == 0o600
 
 
+@pytest.fixture
+def still_open(tmp_path):
+    """Which files in the folder this process has open."""
+    if sys.platform != "linux":
+        pytest.skip("no other system says so in files")
+
+    def found():
+        handles = [Path("/proc/self/fd", handle) for handle in os.listdir("/proc/self/fd")]
+        return [file for handle in handles if str(file := handle.resolve()).startswith(str(tmp_path))]
+
+    return found
+
+
+@BOTH
+def test_what_was_refused_is_not_kept_open(closed, opening, still_open):
+    """By whoever keeps the error."""
+    changed(closed, "INSERT INTO facts VALUES ('kind', '{')")
+    with pytest.raises(LedgerRefused) as refused:
+        opening(closed)
+    assert still_open() == [], refused
+
+
+def test_what_could_not_be_made_is_not_kept_open(tmp_path, still_open):
+    with pytest.raises(LedgerRefused) as refused:
+        LedgerFile.create(tmp_path / "calls.db", {"kind": b"no JSON"})
+    assert still_open() == [], refused
+
+
 # --- what stands in it
 
 

@@ -169,6 +169,8 @@ async def test_queued_by_number(where):
         await ledger.change(rows[1].id, intend("a", NOW))
         assert await ledger.queued(2) == [rows[0], rows[2]]
         assert await ledger.queued(9, rows[2].id) == rows[3:]
+    with where.read() as looking:
+        assert looking.queued(1) == rows[:1]
 
 
 async def test_of_many_who_intend_one_does(where):

@@ -84,6 +84,14 @@ def test_what_lasts_far_longer_than_expected_is_asked_for_ever_more_seldom():
             polls += 1
         assert polls < 500, state
         assert look(exact(), state, 3600.0) > 3
+        assert look(exact(), state, 1e18) == 60
+
+
+def test_a_phone_rings_since_soon_after_the_look_that_saw_it_silent():
+    """What comes before is short. A gap in which it would have stopped says nothing of when it began."""
+    for within in (20.0, 33.0):
+        assert look(exact(), "CALLING_A", 0, within) == look(exact(), "CALLING_A", within - 2, 2)
+    assert look(exact(), "CALLING_A", 0, 35) < 0.5 * look(exact(), "CALLING_A", 33, 2)
 
 
 def test_a_known_delay_is_slept_through():
@@ -166,6 +174,11 @@ def test_a_stretched_schedule_is_the_same_one_slower(state, seen_for, began_with
 def test_a_schedule_out_of_range(options):
     with pytest.raises(ValueError, match=r"must|is 1 to 64"):
         Polling(**options)
+
+
+def test_the_longest_interval():
+    assert Polling(max_interval=20).longest_interval == 20
+    assert Polling.fixed(3).longest_interval == 3
 
 
 @pytest.mark.parametrize("interval", [0, -1.0, math.inf, math.nan, True, "2"])
