@@ -389,8 +389,8 @@ def still_open(tmp_path):
         pytest.skip("no other system says so in files")
 
     def found():
-        handles = [Path("/proc/self/fd", handle) for handle in os.listdir("/proc/self/fd")]
-        return [file for handle in handles if str(file := handle.resolve()).startswith(str(tmp_path))]
+        files = [handle.resolve() for handle in Path("/proc/self/fd").iterdir()]
+        return [file for file in files if tmp_path in file.parents]
 
     return found
 
