@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -267,6 +268,7 @@ def test_what_changes_nothing_is_not_counted(closed):
         before = beside(closed).read_bytes()
         with ledger.transaction():
             ledger.counts()
+            ledger.change(1, lambda standing: standing)
         with pytest.raises(IllegalMove), ledger.transaction():
             assert [ledger.change(row, intend("attempt", NOW)) for row in (2, 1)]
         assert beside(closed).read_bytes() == before
@@ -410,13 +412,22 @@ def test_what_could_not_be_made_is_not_kept_open(tmp_path, still_open):
     assert still_open() == [], refused
 
 
+def test_one_that_failed_is_not_kept_open_even_if_it_is_gone(closed, still_open):
+    for gone in (False, True):
+        ledger = LedgerFile.write(closed)
+        with pytest.raises(LedgerFailed), ledger.transaction():
+            raise sqlite3.OperationalError("disk I/O error")
+        if gone:
+            closed.unlink()
+        ledger.close()
+        assert still_open() == []
+
+
 # --- what stands in it
 
 
 def changed(path, sql):
     """By another program, which knows SQLite and not this library."""
-    import sqlite3
-
     connection = sqlite3.connect(path)
     connection.execute(sql)
     connection.commit()

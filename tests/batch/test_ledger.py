@@ -177,7 +177,7 @@ def test_a_second_writer_is_refused_and_readers_are_welcome(ledger_path):
                 LedgerFile.write(ledger_path)
         link = ledger_path.with_name("link.db")
         link.symlink_to(ledger_path)
-        with pytest.raises(LedgerRefused, match="in use"):
+        with pytest.raises(LedgerRefused, match="is in use"):
             LedgerFile.write(link)
         with LedgerFile.read(ledger_path) as reader, ledger.transaction():
             ledger.put(NewRow("key", REQUEST))
@@ -201,6 +201,19 @@ def test_a_writer_in_another_process_holds_it_until_it_is_dead(ledger_path):
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         LedgerFile.write(ledger_path).close()
+
+
+def test_how_it_is_called(ledger_path):
+    identities = set()
+    for name in ("calls.db", "other.db"):
+        path = ledger_path.with_name(name)
+        if path != ledger_path:
+            SQLiteLedger.create(path)
+        for _ in range(2):
+            with LedgerFile.read(path) as ledger:
+                assert (ledger.name, ledger.where) == (path.stem, str(path))
+                identities.add(ledger.identity)
+    assert sorted(map(len, identities)) == [16, 16]
 
 
 def test_a_change_that_is_not_allowed_changes_nothing(ledger_path):
@@ -731,9 +744,12 @@ def test_one_that_has_moved_is_not_run_and_nothing_is_resolved_in_it(ledger_path
         ledger.change(1, intend("a", NOW))
         ledger.change(1, crash())
         ledger.put_facts({"moved_to": "there"})
+        assert ledger.facts == {"kind": "keyed", "moved_to": "there"}
+    before = looked_at(ledger_path)
     for _ in range(2):  # and it is not kept locked
         with pytest.raises(LedgerRefused, match="has moved to there"):
             LedgerFile.write(ledger_path)
+    assert looked_at(ledger_path) == before
     with LedgerFile.read(ledger_path) as ledger:
         (row,) = ledger.rows(RowState.UNKNOWN)
         with pytest.raises(LedgerRefused, match="has moved to there"), ledger.transaction():
