@@ -171,6 +171,7 @@ async def test_queued_by_number(where):
         assert await ledger.queued(9, rows[2].id) == rows[3:]
     with where.read() as looking:
         assert looking.queued(1) == rows[:1]
+        assert looking.last() == rows[-1].id
 
 
 async def test_of_many_who_intend_one_does(where):

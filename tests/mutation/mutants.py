@@ -44,7 +44,7 @@ SURVIVORS = Path(__file__).with_name("survivors.toml")
 PLUGINS = ("pytest_timeout", "pytest_asyncio.plugin", "anyio.pytest_plugin", "_hypothesis_pytestplugin")
 WARM = (*PLUGINS, "httpx", "httptools", "h11", "trio", "trio.testing", "looptime", "sqlite3", "asyncio", "zoneinfo")
 LEDGER = (
-    "tests/batch/test_contract.py tests/batch/test_beside.py tests/batch/test_ledger.py tests/batch/test_campaign.py"
+    "tests/batch/test_beside.py tests/batch/test_ledger.py tests/batch/test_contract.py tests/batch/test_campaign.py"
     " -k 'not postgres'"
 )
 JUDGES = {
@@ -215,7 +215,9 @@ def measure(room: str, listed: set[tuple[str, str, str]], jobs: int) -> tuple[Co
     counts, passed = Counter[str](), set()
     with ThreadPoolExecutor(jobs) as pool:
         found = list(mutants(room))
-        for mutant, verdict in zip(found, pool.map(lambda one: judge(room, one.source, timeout, work), found), strict=True):
+        for mutant, verdict in zip(
+            found, pool.map(lambda one: judge(room, one.source, timeout, work), found), strict=True
+        ):
             counts[verdict] += 1
             if verdict != "passed":
                 continue
