@@ -262,6 +262,20 @@ def test_a_witness_that_cannot_be_written_is_a_failure_like_any_other(closed, mo
         LedgerFile.write(closed)
 
 
+def test_one_that_cannot_be_begun_is_left_as_it_was(crashed, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    before = contents(crashed)
+    with monkeypatch.context() as patch:
+        patch.setattr("tenios_async.batch.beside._write", fail)
+        with pytest.raises(LedgerFailed, match="No space left"):
+            LedgerFile.write(crashed)
+    assert contents(crashed) == before
+    with LedgerFile.write(crashed) as ledger:
+        assert ledger.recover() == DIALLED
+
+
 def test_what_changes_nothing_is_not_counted(closed):
     with LedgerFile.write(closed) as ledger:
         before = beside(closed).read_bytes()

@@ -115,6 +115,10 @@ LIVES = {
         intend("a", NOW), place("a", Callback(1, "config", 30, NOW)), see("a", CallbackStatus.CONNECTED, NOW, 3),
         see("a", CallbackStatus("NEW_STATE"), NOW, 4), see("a", CallbackStatus.DISCONNECTED, NOW + timedelta(seconds=9), 5),
     ],
+    "lost in the middle of a talk": [
+        intend("a", NOW), place("a", Callback(1, "config", 30, NOW)), see("a", CallbackStatus.CONNECTED, NOW, 3),
+        lose("a", "gone", NOW),
+    ],
     "refused": [intend("a", NOW), refuse("a", "NO", NOW)],
     "left out": [exclude("opted out", NOW)],
     "given back, and lost": [intend("a", NOW), withdraw("a"), intend("b", NOW), doubt("b", "no answer")],

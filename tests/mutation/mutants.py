@@ -64,8 +64,6 @@ JUDGES = {
     "batch/beside": "tests/batch/test_beside.py",
     "batch/checks": "tests/batch/test_beside.py tests/batch/test_ledger.py",
     "batch/ledger_file": LEDGER,
-    "batch/tables": LEDGER,
-    "batch/making": "tests/batch/test_ledger.py tests/batch/test_campaign.py",
 }
 """Which tests have to notice a fault in which room."""
 FAULTS = re.compile(
