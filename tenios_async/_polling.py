@@ -162,7 +162,7 @@ class Polling:
         if delay_left is not None and state in BEFORE_DIALLING:
             # What begins inside the delay is no news worth a poll; the clock of these states starts at its end.
             delay = max(0.0, delay_left)
-            if delay or seen_for > -delay_left:
+            if seen_for > -delay_left:
                 state, began_within, seen_for = CallbackStatus.ACCEPTED, 0.0, max(0.0, -delay_left)
         swing = (SPREAD if seen_for else PHASE) * self.jitter * (2 * chance - 1)
         interval = self._interval(state, seen_for, began_within) * (1 + swing)

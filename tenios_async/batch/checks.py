@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+_COUNTS = """
+SELECT (SELECT count(*) FROM calls NOT INDEXED), (SELECT count(*) FROM calls INDEXED BY sqlite_autoindex_calls_1)
+"""
+"""At one moment, for somebody may be writing."""
+
 
 def is_ledger(path: Path) -> bool:
     """Whether it says that it is one, of whatever version."""
@@ -59,9 +64,7 @@ def check_tables(path: Path) -> None:
     with looking_at(path) as connection:
         if not _schema() <= set(connection.execute("SELECT name, sql FROM sqlite_schema")):
             raise LedgerRefused(f"{path} is damaged (its tables are not those of a ledger); it was not touched")
-        connection.execute("BEGIN")  # one moment for both
-        (rows,) = connection.execute("SELECT count(*) FROM calls NOT INDEXED").fetchone()
-        (keys,) = connection.execute("SELECT count(*) FROM calls INDEXED BY sqlite_autoindex_calls_1").fetchone()
+        rows, keys = connection.execute(_COUNTS).fetchone()
     if rows != keys:
         raise LedgerRefused(f"{path} is damaged ({rows} rows, and {keys} keys); it was not touched")
 

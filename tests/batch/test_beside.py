@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -238,13 +239,12 @@ def test_the_witness_is_on_the_disk_before_the_ledger_says_that_it_is_open(close
         fsync(handle)
         with LedgerFile.read(closed) as reader:
             ((identity, commits, is_open),) = reader.query("SELECT * FROM mark")
-        is_it = os.fstat(handle).st_ino == beside(closed).stat().st_ino
-        synced.append((is_it, witnessed(closed, identity) == commits, is_open))
+        synced.append((os.fstat(handle).st_ino, witnessed(closed, identity) == commits, is_open))
 
     beside(closed).unlink()
     monkeypatch.setattr(os, "fsync", looked_at)
     LedgerFile.write(closed).close()
-    assert synced[0] == (True, True, 0)
+    assert synced[:2] == [(file.stat().st_ino, True, 0) for file in (beside(closed), closed.parent)]
 
 
 def test_a_witness_that_cannot_be_written_is_a_failure_like_any_other(closed, monkeypatch):
@@ -262,11 +262,26 @@ def test_a_witness_that_cannot_be_written_is_a_failure_like_any_other(closed, mo
         LedgerFile.write(closed)
 
 
+def test_one_that_cannot_be_begun_is_left_as_it_was(crashed, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    before = contents(crashed)
+    with monkeypatch.context() as patch:
+        patch.setattr("tenios_async.batch.beside._write", fail)
+        with pytest.raises(LedgerFailed, match="No space left"):
+            LedgerFile.write(crashed)
+    assert contents(crashed) == before
+    with LedgerFile.write(crashed) as ledger:
+        assert ledger.recover() == DIALLED
+
+
 def test_what_changes_nothing_is_not_counted(closed):
     with LedgerFile.write(closed) as ledger:
         before = beside(closed).read_bytes()
         with ledger.transaction():
             ledger.counts()
+            ledger.change(1, lambda standing: standing)
         with pytest.raises(IllegalMove), ledger.transaction():
             assert [ledger.change(row, intend("attempt", NOW)) for row in (2, 1)]
         assert beside(closed).read_bytes() == before
@@ -382,13 +397,50 @@ def test_who_resolves_keeps_no_handle_and_writes_the_first_commit_too(tmp_path, 
     assert stat.S_IMODE(beside(path).stat().st_mode) == 0o600
 
 
+@pytest.fixture
+def still_open(tmp_path):
+    """Which files in the folder this process has open."""
+    if sys.platform != "linux":
+        pytest.skip("no other system says so in files")
+
+    def found():
+        files = [handle.resolve() for handle in Path("/proc/self/fd").iterdir()]
+        return [file for file in files if tmp_path in file.parents]
+
+    return found
+
+
+@BOTH
+def test_what_was_refused_is_not_kept_open(closed, opening, still_open):
+    """By whoever keeps the error."""
+    changed(closed, "INSERT INTO facts VALUES ('kind', '{')")
+    with pytest.raises(LedgerRefused) as refused:
+        opening(closed)
+    assert still_open() == [], refused
+
+
+def test_what_could_not_be_made_is_not_kept_open(tmp_path, still_open):
+    with pytest.raises(LedgerRefused) as refused:
+        LedgerFile.create(tmp_path / "calls.db", {"kind": b"no JSON"})
+    assert still_open() == [], refused
+
+
+def test_one_that_failed_is_not_kept_open_even_if_it_is_gone(closed, still_open):
+    for gone in (False, True):
+        ledger = LedgerFile.write(closed)
+        with pytest.raises(LedgerFailed), ledger.transaction():
+            raise sqlite3.OperationalError("disk I/O error")
+        if gone:
+            closed.unlink()
+        ledger.close()
+        assert still_open() == []
+
+
 # --- what stands in it
 
 
 def changed(path, sql):
     """By another program, which knows SQLite and not this library."""
-    import sqlite3
-
     connection = sqlite3.connect(path)
     connection.execute(sql)
     connection.commit()

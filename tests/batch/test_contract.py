@@ -115,6 +115,10 @@ LIVES = {
         intend("a", NOW), place("a", Callback(1, "config", 30, NOW)), see("a", CallbackStatus.CONNECTED, NOW, 3),
         see("a", CallbackStatus("NEW_STATE"), NOW, 4), see("a", CallbackStatus.DISCONNECTED, NOW + timedelta(seconds=9), 5),
     ],
+    "lost in the middle of a talk": [
+        intend("a", NOW), place("a", Callback(1, "config", 30, NOW)), see("a", CallbackStatus.CONNECTED, NOW, 3),
+        lose("a", "gone", NOW),
+    ],
     "refused": [intend("a", NOW), refuse("a", "NO", NOW)],
     "left out": [exclude("opted out", NOW)],
     "given back, and lost": [intend("a", NOW), withdraw("a"), intend("b", NOW), doubt("b", "no answer")],
@@ -169,6 +173,9 @@ async def test_queued_by_number(where):
         await ledger.change(rows[1].id, intend("a", NOW))
         assert await ledger.queued(2) == [rows[0], rows[2]]
         assert await ledger.queued(9, rows[2].id) == rows[3:]
+    with where.read() as looking:
+        assert looking.queued(1) == rows[:1]
+        assert looking.last() == rows[-1].id
 
 
 async def test_of_many_who_intend_one_does(where):

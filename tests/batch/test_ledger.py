@@ -25,7 +25,7 @@ from tenios_async import (
 from tenios_async.batch import IllegalMove, LedgerFailed, LedgerRefused, NewRow, RowState, SQLiteLedger
 from tenios_async.batch.checks import is_ledger
 from tenios_async.batch.ledger_file import LedgerFile
-from tenios_async.batch.standing import intend, place, see
+from tenios_async.batch.standing import crash, intend, place, see
 from tenios_async.simulator import Fault, Manner, Service, SimulatorServer
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -166,7 +166,7 @@ def test_a_damaged_one_is_not_touched(path):
     with pytest.raises(LedgerRefused, match="damaged"):
         LedgerFile.write(path)
     assert looked_at(path) == before
-    with pytest.raises(LedgerRefused):  # and it is not kept locked
+    with pytest.raises(LedgerRefused, match="damaged"):  # and it is not kept locked
         LedgerFile.write(path)
 
 
@@ -177,13 +177,14 @@ def test_a_second_writer_is_refused_and_readers_are_welcome(ledger_path):
                 LedgerFile.write(ledger_path)
         link = ledger_path.with_name("link.db")
         link.symlink_to(ledger_path)
-        with pytest.raises(LedgerRefused, match="in use"):
+        with pytest.raises(LedgerRefused, match="is in use"):
             LedgerFile.write(link)
         with LedgerFile.read(ledger_path) as reader, ledger.transaction():
             ledger.put(NewRow("key", REQUEST))
             assert reader.by_key("key") is None
-        with LedgerFile.read(ledger_path) as reader:
-            assert reader.by_key("key").request == REQUEST
+        for name in (ledger_path, link):
+            with LedgerFile.read(name) as reader:
+                assert reader.by_key("key").request == REQUEST
     LedgerFile.write(ledger_path).close()
 
 
@@ -200,6 +201,19 @@ def test_a_writer_in_another_process_holds_it_until_it_is_dead(ledger_path):
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         LedgerFile.write(ledger_path).close()
+
+
+def test_how_it_is_called(ledger_path):
+    identities = set()
+    for name in ("calls.db", "other.db"):
+        path = ledger_path.with_name(name)
+        if path != ledger_path:
+            SQLiteLedger.create(path)
+        for _ in range(2):
+            with LedgerFile.read(path) as ledger:
+                assert (ledger.name, ledger.where) == (path.stem, str(path))
+                identities.add(ledger.identity)
+    assert sorted(map(len, identities)) == [16, 16]
 
 
 def test_a_change_that_is_not_allowed_changes_nothing(ledger_path):
@@ -710,25 +724,46 @@ def test_an_id_belongs_to_one_call(ledger_path):
     """A person who mistypes one must not have two calls followed as one."""
     with LedgerFile.write(ledger_path) as ledger, ledger.transaction():
         for number in range(1, 4):
-            ledger.put(NewRow(f"order {number}", REQUEST))
+            ledger.put(NewRow(f"order {number}", REQUEST, line=9 if number == 2 else None))
             ledger.change(number, intend("a", NOW))
         ledger.change(1, place("a", Callback(4711, "config", 0, NOW)))
+        ledger.change(2, place("a", Callback("x-1", "config", 0, NOW)))
     with LedgerFile.write(ledger_path) as ledger:
-        assert ledger.recover() == 2
-        first, _ = ledger.rows(RowState.UNKNOWN)
-        for callback_id in (4711, "4711"):
-            with pytest.raises(IllegalMove, match="key order 1"), ledger.transaction():
+        assert ledger.recover() == 1
+        (first,) = ledger.rows(RowState.UNKNOWN)
+        for callback_id, whose in ((4711, "key order 1"), ("4711", "key order 1"), ("x-1", "line 9")):
+            with pytest.raises(IllegalMove, match=f"that of {whose}"), ledger.transaction():
                 ledger.resolve(first, NOW, who="A", was_called=True, callback=Callback(callback_id))
         with ledger.transaction():
             ledger.resolve(first, NOW, who="A", was_called=True, callback=Callback(4712))
+
+
+def test_one_that_has_moved_is_not_run_and_nothing_is_resolved_in_it(ledger_path):
+    with LedgerFile.write(ledger_path) as ledger, ledger.transaction():
+        ledger.put(NewRow("key", REQUEST))
+        ledger.change(1, intend("a", NOW))
+        ledger.change(1, crash())
+        ledger.put_facts({"moved_to": "there"})
+        assert ledger.facts == {"kind": "keyed", "moved_to": "there"}
+    before = looked_at(ledger_path)
+    for _ in range(2):  # and it is not kept locked
+        with pytest.raises(LedgerRefused, match="has moved to there"):
+            LedgerFile.write(ledger_path)
+    assert looked_at(ledger_path) == before
+    with LedgerFile.read(ledger_path) as ledger:
+        (row,) = ledger.rows(RowState.UNKNOWN)
+        with pytest.raises(LedgerRefused, match="has moved to there"), ledger.transaction():
+            ledger.resolve(row, NOW, who="A", was_called=True)
+    with LedgerFile.write(ledger_path, even_moved=True) as ledger:
+        assert ledger.counts()[RowState.UNKNOWN] == 1
 
 
 def test_a_commit_that_has_returned_survives_a_power_cut(ledger_path):
     """What no test can pull the plug for: SQLite is told to wait for the disk, and on macOS for its cache too."""
     for opening in (LedgerFile.write, LedgerFile.read):
         with opening(ledger_path) as ledger:
-            told = [next(ledger.query(f"PRAGMA {name}"))[0] for name in ("journal_mode", "synchronous", "fullfsync")]
-            assert told == ["wal", 2, 1]
+            asked = ("journal_mode", "synchronous", "fullfsync", "checkpoint_fullfsync")
+            assert [next(ledger.query(f"PRAGMA {name}"))[0] for name in asked] == ["wal", 2, 1, 1]
 
 
 @pytest.mark.asyncio

@@ -1,13 +1,17 @@
 """The schedule as numbers: the square-root law, what the model of lifetimes makes of it, and its bounds."""
 
 import math
+from itertools import pairwise
 from statistics import NormalDist
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tenios_async import CallbackStatus, Polling
+from tenios_async._lifecycle import BEFORE_DIALLING
+from tenios_async._lifetimes import exits
 
 STATES = ["REQUESTED", "ACCEPTED", "CALLING_A", "CALLING_B", "CONNECTED", "ON_HOLD"]
 
@@ -49,6 +53,54 @@ def test_the_odds_of_news_add_up_to_the_cost(cost):
     assert sum((1 - s) / s for s in lasts) * interval / steps == pytest.approx(cost, rel=0.2)
 
 
+def news(state, weights, step, steps=60, seen_for=0.0):
+    """After each step: the weights of what has begun, as expected; and the chance of any. As fine as the steps."""
+    much, chance, lasts = [0.0] * (steps + 1), [0.0] * (steps + 1), 1.0
+    for follower, cdf in exits(state, 15.0).items():
+        weight, later = weights.get(follower, 1.0), None
+        begun = [cdf(seen_for + n * step) for n in range(steps + 1)]
+        lasts -= begun[0]
+        if not follower.is_terminal and (state in BEFORE_DIALLING or not weight):
+            later = news(follower, weights, step, steps)
+        for cell, (before, after) in enumerate(pairwise(begun)):
+            for n in range(cell + 1, steps + 1):
+                much[n] += (after - before) * (weight + (later[0][n - cell - 1] if later else 0.0))
+                chance[n] += (after - before) * (1.0 if weight else later[1][n - cell - 1] if later else 0.0)
+    return [value / lasts for value in much], [value / lasts for value in chance]
+
+
+@pytest.mark.parametrize("seen_for", [0.0, math.expm1(2.5)])
+@pytest.mark.parametrize("cost", [0.3, 1.0])
+@pytest.mark.parametrize("weights", [{}, {"CALLING_B": 7}, dict.fromkeys(STATES[1:5], 0.0)], ids=["usual", "B", "end"])
+@pytest.mark.parametrize("state", STATES)
+def test_what_is_far_off_counts_as_much_as_is_to_be_expected(state, weights, cost, seen_for):
+    """For who waits for the end only, and of what is weighed and what is not: one state after another."""
+    polling = exact(cost=cost, weights=weights, ring_duration=15, min_interval=0.001)
+    interval = look(polling, state, seen_for)
+    step, total, at = interval / 40, 0.0, 0.0
+    odds = [
+        much / (1 - some) for much, some in zip(*news(CallbackStatus(state), weights, step, 60, seen_for), strict=True)
+    ]
+    for before, after in pairwise(odds):
+        total += (before + after) / 2 * step
+        at += step
+        if total >= cost:
+            break
+    assert at == pytest.approx(interval, rel=0.08)
+
+
+@pytest.mark.parametrize("end_only", [False, True])
+@pytest.mark.parametrize("state", STATES)
+def test_the_longest_interval_makes_no_other_shorter_or_longer(state, end_only):
+    for within in (0, 5, 60):
+        far, near = (
+            exact(max_interval=most).for_the_end() if end_only else exact(max_interval=most) for most in (600, 60)
+        )
+        assert look(near, state, 0, within) == pytest.approx(look(far, state, 0, within), rel=0.12)
+    interval = look(far, state)
+    assert look(attrs.evolve(far, max_interval=1.06 * interval), state) == pytest.approx(interval, rel=0.04)
+
+
 def test_an_unknown_beginning_is_waited_for_less_long():
     intervals = [look(exact(), "CONNECTED", 0, within) for within in (0, 5, 20, 60)]
     assert intervals == sorted(intervals, reverse=True)
@@ -84,15 +136,35 @@ def test_what_lasts_far_longer_than_expected_is_asked_for_ever_more_seldom():
             polls += 1
         assert polls < 500, state
         assert look(exact(), state, 3600.0) > 3
+        assert look(exact(), state, 1e18) == 60
+
+
+def test_a_phone_rings_since_soon_after_the_look_that_saw_it_silent():
+    """What comes before is short. A gap in which it would have stopped says nothing of when it began."""
+    for within in (20.0, 33.0):
+        assert look(exact(), "CALLING_A", 0, within) == look(exact(), "CALLING_A", within - 2, 2)
+    assert look(exact(), "CALLING_A", 0, 35) < 0.5 * look(exact(), "CALLING_A", 33, 2)
 
 
 def test_a_known_delay_is_slept_through():
     for state in ("REQUESTED", "ACCEPTED"):
-        assert look(exact(), state, delay_left=300.0) == pytest.approx(300.3, abs=0.3)
+        assert look(exact(), state, delay_left=300.0) == 300 + look(exact(), "ACCEPTED")
         assert look(exact(), state, seen_for=250.0, delay_left=50.0) == pytest.approx(50.3, abs=0.3)
         assert look(exact(), state, seen_for=301.0, delay_left=-1.0) < 1
         assert look(Polling(max_interval=20), state, delay_left=300.0) > 300
     assert look(exact(), "CALLING_A", delay_left=300.0) < 5
+
+
+def test_what_was_seen_first_after_the_delay_has_a_clock_of_its_own():
+    assert look(exact(), "ACCEPTED", 0.2, 5, delay_left=-20.0) == look(exact(), "ACCEPTED", 0.2, 5)
+    assert look(exact(), "ACCEPTED", 3.0, 5, delay_left=-20.0) == look(exact(), "ACCEPTED", 3.0, 5)
+
+
+def test_schedules_of_the_same_figures_are_equal_and_show_no_more_than_those():
+    first = Polling(weights={"CONNECTED": 2})
+    many = {Polling(cost=cost) for cost in range(1, 300)}
+    assert Polling(weights={"CONNECTED": 2}) == first not in many
+    assert eval(repr(first), {"Polling": Polling, "CallbackStatus": CallbackStatus}) == first
 
 
 def test_weights():
@@ -128,6 +200,7 @@ def test_jitter_is_a_phase_and_then_little():
     first = [look(Polling(), "CONNECTED", chance=chance) for chance in (0, 1)]
     later = [look(Polling(), "CONNECTED", 50.0, chance=chance) for chance in (0, 1)]
     assert first[1] - first[0] == pytest.approx(0.3 * look(exact(), "CONNECTED"))
+    assert sum(first) / 2 == pytest.approx(look(exact(), "CONNECTED"))
     # What lies evenly between -10 % and 10 % has a coefficient of variation of 0.058.
     assert later[1] - later[0] == pytest.approx(0.2 * look(exact(), "CONNECTED", 50.0))
 
@@ -161,11 +234,18 @@ def test_a_stretched_schedule_is_the_same_one_slower(state, seen_for, began_with
     "options",
     [{"cost": 0}, {"cost": -1}, {"cost": float("nan")}, {"cost": float("inf")}, {"min_interval": 0}, {"max_interval": 0.1},
      {"jitter": 2}, {"jitter": -0.1}, {"cost": True}, {"cost": "1"}, {"fixed_interval": 0}, {"ring_duration": 0},
-     {"speed": 0}, {"weights": {"CONNECTED": -1}}, {"weights": {"CONNECTED": "1"}}, {"weights": {"": 1}}],
+     {"speed": 0}, {"weights": {"CONNECTED": -1}}, {"weights": {"CONNECTED": "1"}}, {"weights": {"CONNECTED": True}}, {"weights": {"CONNECTED": math.inf}},
+     {"weights": {"": 1}}],
 )  # fmt: skip
 def test_a_schedule_out_of_range(options):
     with pytest.raises(ValueError, match=r"must|is 1 to 64"):
         Polling(**options)
+
+
+def test_the_longest_interval():
+    assert Polling(max_interval=20).longest_interval == 20
+    assert Polling.fixed(3).longest_interval == 3
+    assert Polling(min_interval=5, max_interval=5).longest_interval == 5
 
 
 @pytest.mark.parametrize("interval", [0, -1.0, math.inf, math.nan, True, "2"])
