@@ -24,7 +24,8 @@ IN_THE_INSTANT = 0.0015
 """Seconds around the moment in which a connection is used again."""
 SLOW_EACH = 5
 """Trials of each way to be slow, in each room."""
-DEADLINE = 1.0
+DEADLINE = 3.0
+"""Seconds a call may take, at most and half of it at least: more than one byte drips in them."""
 LATE = 0.25
 """Seconds after its deadline in which a call must have ended."""
 
