@@ -28,10 +28,12 @@ class Hours:
         windows: day of the week (0 is Monday), first minute of that day, and the minute after the last; a window over
             midnight ends beyond 1440.
         zone: where.
+        text: as they were written.
     """
 
     windows: frozenset[tuple[int, int, int]]
     zone: ZoneInfo
+    text: str = attrs.field(eq=False)
 
     @classmethod
     def parse(cls, text: str, *, tz: str) -> Hours:
@@ -43,7 +45,8 @@ class Hours:
 
         Raises `ValueError` for what cannot be read.
         """
-        return cls(frozenset(window for part in text.lower().split(";") for window in _windows(part)), _zone(tz))
+        windows = frozenset(window for part in text.lower().split(";") for window in _windows(part))
+        return cls(windows, _zone(tz), text)
 
     def is_open(self, at: datetime) -> bool:
         """Whether a phone may begin to ring at that moment (aware)."""

@@ -159,13 +159,16 @@ def control(output: Output, ledger: Where, settings: list[Setting], *, accept_fa
         "limit": None if math.isinf(held.turns_left) else held.turns_left,
         "is_paused": held.is_paused,
         "stopped": held.stopped,
+        "hours": None if held.hours is None else held.hours.text,
+        "tz": None if held.hours is None else str(held.hours.zone),
         "max_unknown": held.max_unknown,
     }
     output.emit("controls", **fields)
     pace = "as fast as it goes" if math.isinf(held.rate) else f"{held.rate:g} calls a second"
     state = f"stopped: {held.stopped}" if held.stopped is not None else "paused" if held.is_paused else "going on"
     left = "" if math.isinf(held.turns_left) else f", {held.turns_left:g} calls may be placed yet"
-    output.say(plain(f"{state}; {pace}, over all workers{left}"))
+    when = "" if held.hours is None else f", in the hours {held.hours.text} ({held.hours.zone})"
+    output.say(plain(f"{state}; {pace}, over all workers{left}{when}"))
     return Exit.OK
 
 

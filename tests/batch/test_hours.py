@@ -88,7 +88,7 @@ def test_opens_at(hours, now, opens):
 
 def test_hours_without_any_are_not_waited_for():
     with pytest.raises(ValueError, match="never open"):
-        Hours(frozenset(), BERLIN).opens_at(at("2026-03-28 12:00"))
+        Hours(frozenset(), BERLIN, "").opens_at(at("2026-03-28 12:00"))
 
 
 def test_a_window_that_is_skipped_every_year_is_found_a_week_later():

@@ -95,7 +95,8 @@ def test_what_holds_for_all_is_shown_and_changed(ledger, batch, service, postgre
     options = ("--rate", "30/m", "--limit", 7, "--max-unknown", "10%", "--pause", "--json")
     (shown,) = batch("control", ledger, *options).events
     assert shown == {
-        "event": "controls", "rate": 0.5, "limit": 7, "is_paused": True, "stopped": None, "max_unknown": 0.1,
+        "event": "controls", "rate": 0.5, "limit": 7, "is_paused": True, "stopped": None, "hours": None,
+        "tz": None, "max_unknown": 0.1,
     }  # fmt: skip
     assert "paused; 0.5 calls a second, over all workers, 7 calls may be placed yet" in batch("control", ledger).out
     assert "going on" in batch("control", ledger, "--resume").out
@@ -114,9 +115,11 @@ def test_what_holds_for_all_is_shown_and_changed(ledger, batch, service, postgre
 
 
 def test_the_hours_hold_for_all(ledger, batch):
-    assert batch("control", ledger, "--hours", "9-18", "--tz", "Europe/Berlin").code == 0
+    (shown,) = batch("control", ledger, "--hours", "Mon-Fri 9-18", "--tz", "Europe/Berlin", "--json").events
+    assert (shown["hours"], shown["tz"]) == ("Mon-Fri 9-18", "Europe/Berlin")
+    assert "in the hours Mon-Fri 9-18 (Europe/Berlin)" in batch("control", ledger).out
     with PostgresSession.read(PostgresURL.parse(ledger)) as session:
-        assert session.controls().hours == Hours.parse("9-18", tz="Europe/Berlin")
+        assert session.controls().hours == Hours.parse("Mon-Fri 9-18", tz="Europe/Berlin")
 
 
 @pytest.mark.parametrize(
