@@ -7,6 +7,7 @@ that a row and its job are written in one transaction.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,12 +67,10 @@ def defer_placing(connection: psycopg.Connection[Any], rows: Sequence[int]) -> N
 def defer_watching(connection: psycopg.Connection[Any], shards: Iterable[int]) -> None:
     """Writes the jobs of following these shards, where none is waiting already."""
     for shard in shards:
-        try:
-            with connection.transaction():  # a savepoint: one that is there already undoes this and nothing else
-                deferrer = _app().configure_task(WATCH, connection=connection, **options_of_watching(shard))
-                deferrer.defer(shard=shard)
-        except AlreadyEnqueued:
-            pass
+        # A savepoint: one that is there already undoes this and nothing else.
+        with contextlib.suppress(AlreadyEnqueued), connection.transaction():
+            deferrer = _app().configure_task(WATCH, connection=connection, **options_of_watching(shard))
+            deferrer.defer(shard=shard)
 
 
 @functools.cache

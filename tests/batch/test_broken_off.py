@@ -112,7 +112,9 @@ def test_migrate(command, lists, postgres_url, tmp_path):
         Campaign.create(path, lists[0], callback_config_id="config", prefixes=["+49"])
         return path
 
-    code, count = command(0, "migrate", make(tmp_path / "campaign.db"), postgres_url)
+    path = make(tmp_path / "campaign.db")
+    assert _may_be_run(path)
+    code, count = command(0, "migrate", path, postgres_url)
     assert (code, found(postgres_url)) == (DONE, FIRST)
     ends = []
     for steps in moments(count):

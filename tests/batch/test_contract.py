@@ -14,6 +14,7 @@ from tenios_async import (
     TeniosClient,
 )
 from tenios_async.batch import IllegalMove, LedgerFailed, LedgerRefused, NewRow, RowState, SQLiteLedger, Standing
+from tenios_async.batch.access import Access
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.placing import place as place_row
 from tenios_async.batch.postgres import PostgresLedger
@@ -299,6 +300,13 @@ async def test_no_more_rows_are_in_sending_than_there_are_connections(where):
             await asyncio.gather(*(ledger.place_once(client, r, key=r.callback_number) for r in requests))
     assert len(sending) == 60
     assert max(sending) <= 3
+
+
+async def test_programs_that_only_look_need_not_know_what_it_is_written_on(where):
+    with where.read() as looking:
+        promised = {name for name in vars(Access) if not name.startswith("_")}
+        assert "resolve" in promised
+        assert promised <= set(dir(looking))
 
 
 async def test_a_person_settles_a_doubt(where):

@@ -490,9 +490,8 @@ class Watched(Service):
         self.path, self.seen = path, []
 
     def handle(self, method, path, body):
-        if path.endswith("init"):
-            with LedgerFile.read(self.path) as ledger:
-                self.seen.append([row.standing.state for row in ledger.rows()])
+        with LedgerFile.read(self.path) as ledger:
+            self.seen.append([row.standing.state for row in ledger.rows()])
         return super().handle(method, path, body)
 
 

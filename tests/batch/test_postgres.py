@@ -344,6 +344,17 @@ async def test_what_is_remembered_proves_no_refusal(url):
 
 
 @pytest.mark.asyncio
+async def test_a_clock_that_is_ahead_frees_no_call_that_may_be_on_its_way(url):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change(row.id, intend("a", NOW))
+        await ledger.change(row.id, crash())
+    with PostgresSession.read(PostgresURL.parse(url)) as session:
+        with pytest.raises(IllegalMove, match="on its way"), session.transaction():
+            session.resolve(row, NOW + timedelta(minutes=1), who="me", was_called=False)
+
+
+@pytest.mark.asyncio
 async def test_place_once_from_several_programs(url):
     """Web backends that know nothing of each other."""
     service = Service()
