@@ -88,7 +88,7 @@ class Canary:
                     if not name.endswith(call.when):
                         continue  # was looked at when it was new
                     look(name.lower(), text.encode("utf-8", "replace"))
-                if self._listener.found:
+                if self._listener.found:  # where a promise is broken
                     raise self._listener.found[0]
         except Found as found:
             report.outcome, report.longrepr = "failed", f"{item.nodeid} ({call.when}): {found}"

@@ -87,22 +87,13 @@ class FileLedger(Ledger):
     def all(self):
         return list(self.file.rows())
 
-    async def put(self, new):
-        with self.file.transaction():
-            self.file.put(new)
-        return self.file.by_key(new.key)
-
-    async def by_key(self, key):
-        return self.file.by_key(key)
+    put = by_key = counts = None  # for which nobody asks who works off a campaign
 
     async def queued(self, limit, after=0):
         return self.file.queued(limit, after)
 
     async def followed(self):
         return list(self.file.rows(RowState.PLACED))
-
-    async def counts(self):
-        return self.file.counts()
 
     async def tally(self):
         return self.file.tally()

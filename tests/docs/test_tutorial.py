@@ -107,7 +107,7 @@ def reader(tmp_path):
         port = free.getsockname()[1]
     one = Reader(tmp_path, port)
     yield one
-    if one.simulator is not None and one.simulator.poll() is None:
+    if one.simulator is not None and one.simulator.poll() is None:  # where a promise is broken
         one.simulator.kill()
         one.simulator.communicate()
 

@@ -69,7 +69,7 @@ class Tenios(Service):
 def nothing_is_left():
     """Also where a test hangs, and is ended without being unwound."""
     yield
-    for pid in Program.alive:
+    for pid in Program.alive:  # where a promise is broken
         kill_group(pid)
     Program.alive.clear()
 

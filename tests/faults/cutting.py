@@ -164,10 +164,9 @@ class Proxy:
         while True:
             if meter.is_over:
                 over.set()
-            try:
+            data = b""
+            with contextlib.suppress(ConnectionError):
                 data = await reader.read(65536)
-            except ConnectionError:
-                data = b""
             with contextlib.suppress(OSError):
                 if data and not over.is_set():
                     writer.write(data[: meter.take(data)])

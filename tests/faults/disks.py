@@ -77,17 +77,14 @@ async def fill(parent: Path, fault: str, tally: Tally, *, mounted: list[str] | N
 
 def namespace() -> list[str] | None:
     """What runs a program that may mount, as root or as anybody; None where there is no such thing."""
-    for options in ("-m", "-Urm"):
-        command = ["unshare", options]
-        with contextlib.suppress(OSError):
-            if (
-                subprocess.run(
-                    [*command, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
-                ).returncode
-                == 0
-            ):
-                return command
-    return None
+    return next((command for command in (["unshare", "-m"], ["unshare", "-Urm"]) if _may_mount(command)), None)
+
+
+def _may_mount(command: list[str]) -> bool:
+    with contextlib.suppress(OSError):
+        mount = [*command, "mount", "-t", "tmpfs", "none", "/mnt"]
+        return subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    return False  # where the machine lacks it
 
 
 @experiment(

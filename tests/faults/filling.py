@@ -40,7 +40,8 @@ def break_syscalls(what: str, code: int) -> None:
     filters = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(filters)))
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or libc.syscall(seccomp, SET_MODE_FILTER, ALL_THREADS, header):
+    refused = libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or libc.syscall(seccomp, SET_MODE_FILTER, ALL_THREADS, header)
+    if refused:  # where the machine lacks it
         raise OSError(ctypes.get_errno(), "no filter of system calls can be set")
 
 
@@ -96,8 +97,7 @@ async def fill(path: Path, url: str, what: str, count: int) -> int:
 def main(path: str, url: str, kept: str, fault: str) -> None:
     ledger = Path(path)
     what, _, count = fault.partition("=")
-    if not ledger.exists():
-        SQLiteLedger.create(ledger)
+    SQLiteLedger.create(ledger)
     if what == "size":
         limit_files(int(count))
     done = asyncio.run(fill(ledger, url, what, int(count or 0)))

@@ -117,7 +117,7 @@ def wire() -> Iterator[tuple[str, str]]:
 
     try:
         ip("netns", "add", name)
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError):  # where the machine lacks it
         raise Skipped("no network namespace can be made here: that takes root and iproute2 on Linux") from None
     try:
         try:
@@ -126,7 +126,7 @@ def wire() -> Iterator[tuple[str, str]]:
             ip("link", "set", ours, "up")
             ip("-n", name, "addr", "add", f"{INSIDE}/30", "dev", theirs)
             ip("-n", name, "link", "set", theirs, "up")
-        except subprocess.CalledProcessError:
+        except subprocess.CalledProcessError:  # where the machine lacks it
             raise Skipped("no pair of interfaces can be made here") from None
         yield name, ours
     finally:

@@ -97,6 +97,7 @@ def test_an_answer_on_the_wire(pieces, closes):
 @example('{"v": 1, "id": 10, "placed_at": "0001-01-01T00:00:00+23:59"}')
 @example('{"v": 1, "id": 10, "placed_at": 5}')
 @example('{"v": 1, "id": 10, "status": NaN}')
+@example('{"v": 1, "id": 10, "delay": 30, "placed_at": "2026-11-23T12:00:00+01:00", "status": "CONNECTED"}')
 @example("[" * 100_000)
 @FUZZ
 def test_a_resume_token(token):

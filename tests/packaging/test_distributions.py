@@ -69,7 +69,7 @@ def test_the_wheel_has_the_package_and_nothing_besides(wheel):
 def test_the_sdist_has_all_that_git_has(sdist):
     try:
         listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError):  # where the machine lacks it
         pytest.skip("this is not a git checkout")
     missing = [name for name in listed.splitlines() if (ROOT / name).exists() and not (sdist / name).exists()]
     assert missing == []

@@ -53,8 +53,8 @@ class Program:
             self._process = subprocess.Popen(command, pass_fds=[listener.fileno()], stdout=log, stderr=log)
 
     def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._process.terminate()
+        self._process.wait(PATIENCE)
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -7,7 +7,7 @@ import anyio
 import h11
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from tenios_async import Callback
 from tenios_async._exchange import ExchangeFailed, Progress
@@ -59,8 +59,6 @@ def by_h11(stream, *, closes):
                     return WAITS
                 is_over = True
                 connection.receive_data(b"")
-            elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
-                return REFUSED
             elif isinstance(event, h11.Response):
                 response = event
             elif isinstance(event, h11.Data):
@@ -177,6 +175,8 @@ def test_what_is_cut_short(streamed, data):
     assert by_pool([stream], closes=True) == by_h11(stream, closes=True)
 
 
+@example(([b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}"], False))
+@example(([b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n"], True))
 @given(cut(damaged()))
 def test_what_is_damaged(streamed):
     """Where parsers differ in what they forgive, an answer is still never another answer."""

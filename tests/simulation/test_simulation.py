@@ -8,12 +8,10 @@ FOUND: list[int] = []
 """Seeds beyond the thousand that once failed, in `make soak`."""
 
 
-@pytest.mark.parametrize("first", range(0, 1000, 50))
+SEEDS = [*range(1000), *FOUND]
+
+
+@pytest.mark.parametrize("first", range(0, len(SEEDS), 50))
 def test_lives(first):
-    for seed in range(first, first + 50):
-        live(seed)
-
-
-def test_lives_that_once_went_wrong():
-    for seed in FOUND:
+    for seed in SEEDS[first : first + 50]:
         live(seed)

@@ -283,7 +283,7 @@ def live(seed):
             world.run()
             world.disk.close()
             return world
-    except BaseException as error:
+    except BaseException as error:  # where a promise is broken
         error.add_note(f"again: tests.simulation.world.live({seed})")
         raise
     finally:

@@ -70,7 +70,7 @@ class Peer:
         """Reads what is there, or waits for it; False once the client has hung up."""
         try:
             data = self._socket.recv(65536)
-        except TimeoutError:
+        except TimeoutError:  # where a promise is broken
             raise
         except OSError:
             data = b""
@@ -86,7 +86,7 @@ class Peer:
         """Reads exactly so many bytes, in as many pieces as it takes."""
         while count > 0:
             data = self._socket.recv(count)
-            if not data:
+            if not data:  # where a promise is broken
                 self.client_left.set()
                 return
             count -= len(data)
@@ -135,11 +135,11 @@ class Peer:
             self._behaviour(self)
             while self._socket.fileno() != -1 and self.read_some():
                 pass
-        except TimeoutError as error:
+        except TimeoutError as error:  # where a promise is broken
             self.server.errors.append(error)
         except OSError:  # the client left, or was thrown out
             pass
-        except Exception as error:
+        except Exception as error:  # where a promise is broken
             self.server.errors.append(error)
         finally:
             self.client_left.set()
@@ -152,7 +152,7 @@ class Peer:
                 return
             first, *lines = head.decode("latin-1").split("\r\n")
             parts = first.split(" ")
-            if len(parts) != 3:
+            if len(parts) != 3:  # where a promise is broken
                 return
             headers = {name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
             assert "transfer-encoding" not in headers, "a length is sent, so that a cut request cannot look whole"

@@ -13,8 +13,7 @@ from web_callback.server import Server
 class Told(Server):
     async def startup(self, sockets=None):
         await super().startup(sockets)
-        if self.started:
-            print(self.servers[0].sockets[0].getsockname()[1], flush=True)
+        print(self.servers[0].sockets[0].getsockname()[1], flush=True)
 
 
 def main(port, path, url):

@@ -90,7 +90,7 @@ class World:
         self.port = int(await self.process.stdout.readline())
 
     async def stop(self, how=signal.SIGKILL):
-        if self.process is None:
+        if self.process is None:  # where a promise is broken
             return ""
         process, self.process = self.process, None
         process.send_signal(how)
