@@ -71,7 +71,11 @@ def news(state, weights, step, steps=60, seen_for=0.0):
 
 @pytest.mark.parametrize("seen_for", [0.0, math.expm1(2.5)])
 @pytest.mark.parametrize("cost", [0.3, 1.0])
-@pytest.mark.parametrize("weights", [{}, {"CALLING_B": 7}, dict.fromkeys(STATES[1:5], 0.0)], ids=["usual", "B", "end"])
+@pytest.mark.parametrize(
+    "weights",
+    [{}, {"CALLING_B": 7}, dict.fromkeys(STATES[1:5], 0.0), {"CALL_A_FAILED": 0, "CALL_B_FAILED": 0}],
+    ids=["usual", "B", "end", "no failures"],
+)
 @pytest.mark.parametrize("state", STATES)
 def test_what_is_far_off_counts_as_much_as_is_to_be_expected(state, weights, cost, seen_for):
     """For who waits for the end only, and of what is weighed and what is not: one state after another."""
