@@ -1,7 +1,7 @@
 """The schedule as numbers: the square-root law, what the model of lifetimes makes of it, and its bounds."""
 
 import math
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import NormalDist
 
 import attrs
@@ -81,16 +81,13 @@ def test_what_is_far_off_counts_as_much_as_is_to_be_expected(state, weights, cos
     """For who waits for the end only, and of what is weighed and what is not: one state after another."""
     polling = exact(cost=cost, weights=weights, ring_duration=15, min_interval=0.001)
     interval = look(polling, state, seen_for)
-    step, total, at = interval / 40, 0.0, 0.0
+    step = interval / 40
     odds = [
         much / (1 - some) for much, some in zip(*news(CallbackStatus(state), weights, step, 60, seen_for), strict=True)
     ]
-    for before, after in pairwise(odds):
-        total += (before + after) / 2 * step
-        at += step
-        if total >= cost:
-            break
-    assert at == pytest.approx(interval, rel=0.08)
+    totals = accumulate((before + after) / 2 * step for before, after in pairwise(odds))
+    steps = next(n for n, total in enumerate(totals, start=1) if total >= cost)
+    assert steps * step == pytest.approx(interval, rel=0.08)
 
 
 @pytest.mark.parametrize("end_only", [False, True])

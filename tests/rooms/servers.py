@@ -250,9 +250,10 @@ class App:
             await self._live(receive, send)
             return
         body, port = b"", scope["client"][1]
-        while (message := await receive()).get("more_body"):
-            body += message["body"]
-        body += message.get("body", b"")
+        more = True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
         number = json.loads(body).get("callback_number")
         seen = {"process": os.getpid(), "connection": port, "path": scope["path"], "number": number}
         os.write(self._requests, json.dumps(seen).encode() + b"\n")

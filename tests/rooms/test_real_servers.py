@@ -172,11 +172,8 @@ class Load:
 
     async def poll(self):
         while not self.is_over:
-            try:
-                outcome = await self.tenios.callback_status(10)
-            except self.expected as error:
-                outcome = type(error).__name__
-            self.polls[str(outcome)] += 1
+            with contextlib.suppress(*self.expected):
+                self.polls[await self.tenios.callback_status(10)] += 1
 
     async def place(self):
         while not self.is_over:

@@ -185,11 +185,7 @@ def retrying(package):
 
 
 def twice_auth(package):
-    class TwiceAuth(package.Auth):
-        def auth_flow(self, request):
-            yield from (request, request)
-
-    return TwiceAuth()
+    return type("TwiceAuth", (package.Auth,), {"auth_flow": lambda _, request: iter([request, request])})()
 
 
 @pytest.mark.parametrize(("option", "make", "peers"), [("transport", retrying, 2), ("auth", twice_auth, 1)])
