@@ -120,8 +120,8 @@ async def lag(server: Server, count: int) -> tuple[float, float]:
     async with monitored(server, count, Polling(), over=15) as monitor:
         take = monitor._take  # noqa: SLF001
 
-        def taken() -> object:
-            if (look := take()) is not None:
+        def taken(**how: bool) -> object:
+            if (look := take(**how)) is not None:
                 lags.append(loop.time() - look[0]._next_look)  # noqa: SLF001
             return look
 
@@ -163,9 +163,9 @@ class Waits:
         self._now = asyncio.get_running_loop().time
         monitor._take = self.take  # type: ignore[method-assign]  # noqa: SLF001
 
-    def take(self) -> object:
+    def take(self, **how: bool) -> object:
         """In place of the monitor's own."""
-        look = self._take()
+        look = self._take(**how)
         if look is not None and (wait := look[0].wait) > RESOLUTION and self._now() < ARRIVALS:
             waited = self._now() - look[0]._next_look  # noqa: SLF001
             self.longest = max(self.longest, waited / (wait * look[0].stretch))
