@@ -280,7 +280,7 @@ class Engine:
             elif job.task_name == jobs.WATCH:
                 await self.defer_watching(int(str(job.task_kwargs["shard"])))
             assert job.id is not None  # noqa: S101  # it was read
-            with contextlib.suppress(ConnectorException):  # somebody else has ended it, or it will be found again
+            with _ended_by_somebody_else():
                 await manager.finish_job_by_id_async(job.id, Status.FAILED, delete_job=True)
 
     async def watched(self) -> set[int]:
@@ -303,3 +303,12 @@ class Engine:
 
 async def _without_transactions(connection: psycopg.AsyncConnection[Any]) -> None:
     await connection.set_autocommit(True)
+
+
+@contextlib.contextmanager
+def _ended_by_somebody_else() -> Generator[None]:
+    try:
+        yield
+    except ConnectorException as error:
+        if not isinstance(error.__cause__, psycopg.errors.RaiseException):
+            raise

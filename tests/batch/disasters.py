@@ -51,7 +51,7 @@ class Workers:
         self.alive.add(int(await self._process.stdout.readline()))
 
     def signal(self, number):
-        """To one of them, drawn by lot, where there is one; its process id."""
+        """To one of them, drawn by lot; gives its process id, in a list that is empty where there is none."""
         self.look()
         victims = sorted(self.alive - self.suspended)
         drawn = self._chance.sample(victims, min(1, len(victims)))
@@ -77,21 +77,17 @@ class Workers:
 @asynccontextmanager
 async def workers(chance, *arguments):
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        PROGRAM,
-        *map(str, arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
+        sys.executable, PROGRAM, *map(str, arguments), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     hands = Workers(process, chance)
     try:
         yield hands
     finally:
+        for pid in hands.alive:  # where a promise is broken
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.stdin.close()
         await process.wait()
-        with suppress(ProcessLookupError):  # nobody is left, if all went well
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 async def survive(server, url, folder, *, seconds: float, seed: int, patience: float = 200.0) -> Counter:

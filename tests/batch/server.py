@@ -100,6 +100,9 @@ def running(*options: str):
 
 
 def _unprivileged() -> dict:
-    there = {user.pw_name: user.pw_gid for user in pwd.getpwall()} if os.getuid() == 0 else {}
+    if os.getuid() != 0:  # where the machine lacks it
+        return {}
+    there = {user.pw_name: user.pw_gid for user in pwd.getpwall()}
     found = [{"user": name, "group": there[name], "extra_groups": []} for name in USERS if name in there]
-    return found[0] if found else {}
+    assert found, "PostgreSQL does not run as root, and there is no user it could run as"
+    return found[0]
