@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import attrs
+import psycopg
 import pytest
 from procrastinate.exceptions import ConnectorException
 from procrastinate.manager import JobManager
@@ -707,6 +708,29 @@ async def test_jobs_of_a_worker_that_has_died_are_replaced(town):
         await here.work()
         assert here.states() == {"FINISHED": 5}
         assert here.ask(f"SELECT count(*) FROM procrastinate_jobs WHERE id <= {former[0][0]}") == [(0,)]
+
+
+async def test_a_dead_job_that_could_not_be_ended_is_found_again(town, monkeypatch, caplog):
+    """The connection was lost meanwhile; where somebody else has ended it there is nothing to be told."""
+    finish, asked = JobManager.finish_job_by_id_async, []
+
+    async def failing(self, job_id, *how, **options):
+        asked.append(job_id)
+        if len(asked) == 1:
+            raise ConnectorException from psycopg.OperationalError("the connection is lost")
+        await finish(self, job_id, *how, **options)
+        if job_id == asked[0]:
+            await finish(self, job_id, *how, **options)  # there is no such job any more, and the database says so
+
+    async with town(1) as here:
+        here.tell("UPDATE procrastinate_jobs SET status = 'doing'")
+        ((former,),) = here.ask("SELECT max(id) FROM procrastinate_jobs")
+        monkeypatch.setattr(JobManager, "finish_job_by_id_async", failing)
+        await here.work()
+        assert here.states() == {"FINISHED": 1}
+        assert here.ask(f"SELECT count(*) FROM procrastinate_jobs WHERE id <= {former}") == [(0,)]
+    assert asked.count(asked[0]) == 2
+    assert caplog.text.count("begins anew") == 1
 
 
 async def test_a_job_that_fails_is_done_again(town, monkeypatch, caplog):
