@@ -635,6 +635,17 @@ async def test_calls_that_cannot_be_written_down_are_all_told_of(town):
         assert here.states()["SENDING"] == len(here.service.callbacks)
 
 
+async def test_what_follows_hides_no_call_that_could_not_be_written_down(town):
+    async with town(1) as here, here.worker() as worker:
+        with PostgresSession.read(here.url) as session:
+            (row,) = session.rows()
+        worker._fail(LedgerFailed("the disk is full", row))
+        worker._fail(ClientMisuse("the client is closed"))
+        with pytest.raises(LedgerFailed, match="disk is full") as caught:
+            await worker.run()
+    assert caught.value.rows == (row,)
+
+
 async def test_a_client_that_is_closed_meanwhile_ends_the_worker_and_keeps_what_is_open(town):
     async with town(10, script=ENDLESS) as here, here.worker(concurrency=2) as worker:
         running = asyncio.create_task(worker.run())

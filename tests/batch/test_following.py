@@ -1,10 +1,8 @@
 """One shard is followed, in virtual time: what others have placed, what they settle meanwhile, and what is lost."""
 
-import asyncio
 from datetime import UTC, datetime
 
 import anyio
-import looptime
 import pytest
 
 from tenios_async import CallbackRequest, CallbackStatus, ClientMisuse, Polling, WatchInterrupted
@@ -13,6 +11,7 @@ from tenios_async.batch.standing import intend, lose, place, see
 from tenios_async.simulator import Fault, Script
 from tenios_async.simulator.fixture import Simulator
 
+from ..virtual_time import virtual_loop
 from .memory import MemoryLedger
 
 pytestmark = pytest.mark.anyio
@@ -22,9 +21,7 @@ ENDLESS = Script((("CALLING_A", 0.0), ("CALLING_B", 1e6)))
 
 @pytest.fixture
 def anyio_backend():
-    return "asyncio", {
-        "loop_factory": lambda: looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
-    }
+    return "asyncio", {"loop_factory": virtual_loop}
 
 
 class Shard(MemoryLedger):

@@ -1,10 +1,8 @@
 """A campaign at work, in virtual time: who is rung, when, how many at once, and what stops it."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import anyio
-import looptime
 import pytest
 
 from tenios_async import CallbackAttempt, CallbackRequest, CallbackStatus, ClientMisuse, WatchInterrupted
@@ -14,6 +12,7 @@ from tenios_async.batch.standing import intend, not_called, place
 from tenios_async.simulator import Fault, Manner, Script
 from tenios_async.simulator.fixture import Simulator
 
+from ..virtual_time import virtual_loop
 from .memory import MemoryLedger
 
 pytestmark = pytest.mark.anyio
@@ -22,9 +21,7 @@ SHORT = Script((("DISCONNECTED", 0.0),))
 
 @pytest.fixture
 def anyio_backend():
-    return "asyncio", {
-        "loop_factory": lambda: looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
-    }
+    return "asyncio", {"loop_factory": virtual_loop}
 
 
 class Town:

@@ -18,7 +18,8 @@ import anyio
 from tenios_async import Callback, Polling, TeniosClient, WatchInterrupted
 from tenios_async.simulator import Answer, Script, Service, SimulatorServer
 
-from ..rooms.network import Network, virtual_loop, with_length
+from ..rooms.network import Network, with_length
+from ..virtual_time import virtual_loop
 from .experiment import Skipped, Tally, experiment
 from .killing import ROOT
 from .machines import ending

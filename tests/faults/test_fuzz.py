@@ -16,7 +16,8 @@ from tenios_async.batch.contacts import BadRow, Contact, SourceError, read_conta
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.numbers import Numbers
 
-from ..rooms.network import Network, in_pieces, virtual_loop
+from ..rooms.network import Network, in_pieces
+from ..virtual_time import virtual_loop
 from .disks import Left
 from .experiment import folder
 

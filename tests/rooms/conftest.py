@@ -2,7 +2,8 @@
 
 import pytest
 
-from .network import Network, virtual_loop
+from ..virtual_time import virtual_loop
+from .network import Network
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import h11
-import looptime
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -16,11 +15,6 @@ if TYPE_CHECKING:
     Behaviour = Callable[["Peer"], Awaitable[None]]
 
 CONNECTED = b'{"status": "CONNECTED"}'
-
-
-def virtual_loop() -> asyncio.AbstractEventLoop:
-    """Without the empty turns in which looptime waits for threads before it moves time: nothing comes from any."""
-    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
 
 
 def with_length(body: bytes = CONNECTED, *, status: str = "200 OK", headers: str = "") -> bytes:

@@ -14,7 +14,8 @@ from tenios_async._exchange import ExchangeFailed, Progress
 from tenios_async._pool import PoolExchange
 from tenios_async._wire import MAX_BODY, AccessKey, status_body
 
-from .network import Network, in_pieces, virtual_loop
+from ..virtual_time import virtual_loop
+from .network import Network, in_pieces
 from .recorded import SERVERS, Program, record
 from .servers import Nginx, running
 

@@ -26,7 +26,8 @@ from tenios_async.simulator import Script, Service
 
 from ..batch.memory import FileLedger, MemoryLedger
 from ..faults.experiment import folder
-from ..rooms.network import Network, virtual_loop, with_length
+from ..rooms.network import Network, with_length
+from ..virtual_time import virtual_loop
 
 URL = "http://127.0.0.1:1"
 LIVES = [

@@ -1,23 +1,19 @@
 """A clock that is moved by hand, and virtual time on both loops."""
 
-import asyncio
 import json
 
-import looptime
 import pytest
 import trio.testing
 
+from ..virtual_time import virtual_loop
+
 NUMBER = "+491234567890"
-
-
-def _looptime_loop():
-    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request):
     if request.param == "asyncio":
-        return "asyncio", {"loop_factory": _looptime_loop}
+        return "asyncio", {"loop_factory": virtual_loop}
     return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
 
 

@@ -2,23 +2,18 @@
 
 import anyio
 import httpx
-import looptime
 import pytest
 import trio.testing
 
 from tenios_async import Polling, TeniosClient
 
-
-def _looptime_loop():
-    import asyncio
-
-    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
+from ..virtual_time import virtual_loop
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request):
     if request.param == "asyncio":
-        return "asyncio", {"loop_factory": _looptime_loop}
+        return "asyncio", {"loop_factory": virtual_loop}
     return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
 
 

@@ -11,7 +11,6 @@ from itertools import pairwise
 import anyio
 import anyio.lowlevel
 import httpx
-import looptime
 import pytest
 import trio
 from hypothesis import given, settings
@@ -34,6 +33,8 @@ from tenios_async import (
 )
 from tenios_async._monitor import AT_ONCE
 
+from ..virtual_time import virtual_loop
+
 pytestmark = pytest.mark.anyio
 TALK = [
     (0, "REQUESTED"),
@@ -44,10 +45,6 @@ TALK = [
     (60, "DISCONNECTED"),
 ]
 CHAIN = [state for _, state in TALK]
-
-
-def virtual_loop():
-    return looptime.patch_event_loop(asyncio.new_event_loop(), start=0.0, noop_cycles=0)
 
 
 @pytest.fixture
