@@ -283,7 +283,7 @@ class CallbackMonitor(AsyncIterator[Result]):
             begun += 1
 
     def _take(self, *, early: bool = False) -> tuple[WatchMachine, Poll] | None:
-        """The look that is due first, if it is due by now, or `early` and nearly, and somebody reads what comes of it."""
+        """The look that is due first, or where `early` is nearly due; None where nobody reads what comes of one."""
         now = self._time()
         while self._looks and len(self._results) < self._max_in_flight and not (self._is_over or self._failure):
             due, _, machine = self._looks[0]
