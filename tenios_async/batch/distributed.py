@@ -188,7 +188,7 @@ class Worker:
 
     async def _attend(self) -> None:
         counted = -math.inf
-        while True:
+        while not self._is_over:
             try:
                 await self._look_around()
                 if self._counting and anyio.current_time() - counted >= COUNT_EVERY:

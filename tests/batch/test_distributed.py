@@ -34,6 +34,7 @@ from tenios_async.batch import (
     SQLiteLedger,
     TooManyRejects,
     controls,
+    distributed,
     engine,
     jobs,
     postgres_campaign,
@@ -477,6 +478,21 @@ async def test_a_limit_is_used_up_to_its_last_call(town):
         here.set(controls.with_limit(math.inf))
         assert (await here.work()).stopped is None
         assert here.states() == {"FINISHED": 5}
+
+
+async def test_why_it_is_over_is_not_forgotten_while_its_jobs_end(town, monkeypatch):
+    decided, live, leave = [], Shared.live, Worker.leave
+
+    async def slow(*args):  # from then on
+        await asyncio.sleep(3600 if decided else 0)
+        return await live(*args)
+
+    monkeypatch.setattr(Shared, "live", slow)
+    monkeypatch.setattr(Worker, "leave", lambda worker: decided.append(worker) or leave(worker))
+    monkeypatch.setattr(distributed, "ATTEND_EVERY", 0.0)
+    async with town(2) as here:
+        here.set(controls.with_limit(1))
+        assert "as many" in (await here.work()).stopped
 
 
 async def test_a_breaker_that_trips_stops_all(town):
