@@ -428,6 +428,8 @@ class TeniosClient:
         return polling
 
     def _machine(self, callback: Callback, polling: Polling, timeout: float | None, now: float) -> WatchMachine:
+        import random  # noqa: PLC0415  # 2 ms of import that only a watch or a retry needs
+
         return WatchMachine(
             callback,
             polling,
@@ -435,7 +437,7 @@ class TeniosClient:
             age=callback.age(_utc_now()),
             timeout=_watch_timeout(callback, timeout),
             poll_timeout=self._status_timeout,
-            chance=_chance,
+            chance=random.random,
             utc_now=_utc_now,
         )
 

@@ -21,7 +21,7 @@ from tenios_async._watch import RESOLUTION, Emit, Poll, Sleep, Stop, WatchMachin
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -64,8 +64,9 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._polling = polling
         self._max_in_flight = max_in_flight
         self._open: dict[str, WatchMachine] = {}
-        # Looks to come: when, a tie-break, whose. That of a discarded callback is void.
-        self._looks: list[tuple[float, int, WatchMachine]] = []
+        # Looks to come: when, which, and the key of whose; void where that has no such look to come. Of plain values,
+        # which the garbage collector need not go through: every look makes one, and it is called by how many are new.
+        self._looks: list[tuple[float, int, str]] = []
         self._serials = count()
         self._results: deque[Result] = deque()
         self._workers: set[asyncio.Task[None]] = set()
@@ -108,10 +109,9 @@ class CallbackMonitor(AsyncIterator[Result]):
         machine = self._client._machine(as_callback(callback), self._polling, timeout, now)  # noqa: SLF001
         if self._is_sealed or self._is_over:
             raise ClientMisuse("the monitor is sealed or over; it takes no further callbacks")
-        key = machine.callback.key
-        if key in self._open:
-            raise ValueError(f"callback {key} is followed already")
-        self._open[key] = machine
+        if machine.key in self._open:
+            raise ValueError(f"callback {machine.key} is followed already")
+        self._open[machine.key] = machine
         self._set(machine, machine.restretch(self._stretch))
         self._dispatch()
 
@@ -191,7 +191,12 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _follows(self, machine: WatchMachine) -> bool:
         """Whether it was not discarded, and perhaps added anew."""
-        return self._open.get(machine.callback.key) is machine
+        return self._open.get(machine.key) is machine
+
+    def _whose(self, serial: int, key: str) -> WatchMachine | None:
+        """Whose look to come that is; None where it is void."""
+        machine = self._open.get(key)
+        return machine if machine is not None and machine.serial == serial else None
 
     def _home(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -209,19 +214,25 @@ class CallbackMonitor(AsyncIterator[Result]):
         if isinstance(action, Emit):
             self._tell_of(action.transition)
             action = machine.step(now)
-        if isinstance(action, Stop):
-            self._end(machine, action.error)
-            return None
+        if isinstance(action, Poll):
+            return action
         if isinstance(action, Sleep):
             self._set(machine, action.until)
-            return None
-        assert isinstance(action, Poll)  # noqa: S101  # nothing is emitted twice
-        return action
+        else:
+            assert isinstance(action, Stop)  # noqa: S101  # nothing is emitted twice
+            self._end(machine, action.error)
+        return None
+
+    def _waiting(self) -> Iterator[tuple[int, str, WatchMachine]]:
+        """All looks to come that are not void."""
+        for _, serial, key in self._looks:
+            if (machine := self._whose(serial, key)) is not None:
+                yield serial, key, machine
 
     def _sweep(self) -> None:
         """Lets go of the looks of discarded callbacks, once they are most of all."""
         if len(self._looks) > 2 * len(self._open) + self._max_in_flight:
-            self._looks = [look for look in self._looks if self._follows(look[2])]
+            self._looks = [look for look in self._looks if self._whose(*look[1:])]
             heapq.heapify(self._looks)
 
     def _tell_of(self, transition: Transition) -> None:
@@ -234,7 +245,7 @@ class CallbackMonitor(AsyncIterator[Result]):
     def _end(self, machine: WatchMachine, error: WatchInterrupted | None) -> None:
         if not self._follows(machine):
             return
-        del self._open[machine.callback.key]
+        del self._open[machine.key]
         self._count(machine, -1)
         if error is not None:
             error.__cause__ = error.cause
@@ -254,7 +265,8 @@ class CallbackMonitor(AsyncIterator[Result]):
             self._reader.set_result(None)
 
     def _set(self, machine: WatchMachine, due: float) -> None:
-        heapq.heappush(self._looks, (due, next(self._serials), machine))
+        machine.serial = next(self._serials)
+        heapq.heappush(self._looks, (due, machine.serial, machine.key))
 
     def _set_alarm(self, due: float) -> None:
         if self._stretch_of_all > 1:
@@ -277,25 +289,28 @@ class CallbackMonitor(AsyncIterator[Result]):
         Together they cost little more than one, and are answered together. An answer is no such moment: what it found
         nearly due would go out alone, and the answer to that come alone again.
         """
-        begun = 0
-        while len(self._workers) < self._room() and (look := self._take(early=begun < AT_ONCE)) is not None:
+        begun, now = 0, self._time()
+        while len(self._workers) < self._room() and (look := self._take(now, early=begun < AT_ONCE)) is not None:
             self._workers.add(self._home().create_task(self._work(*look)))
             begun += 1
 
-    def _take(self, *, early: bool = False) -> tuple[WatchMachine, Poll] | None:
+    def _take(self, now: float, *, early: bool = False) -> tuple[WatchMachine, Poll] | None:
         """The look that is due first, or where `early` is nearly due; None where nobody reads what comes of one."""
-        now = self._time()
+        is_held = self._held_until - now >= RESOLUTION
+        early = early and not (is_held or self._is_limited)
         while self._looks and len(self._results) < self._max_in_flight and not (self._is_over or self._failure):
-            due, _, machine = self._looks[0]
-            if due - now >= RESOLUTION and (not early or due - now > machine.slack or self._is_limited):
+            due, serial, key = self._looks[0]
+            machine = self._whose(serial, key)
+            if machine is not None and due - now >= RESOLUTION and not (early and due - now <= machine.slack):
                 self._set_alarm(due)
                 return None
             heapq.heappop(self._looks)
+            if machine is None:
+                continue
             due = max(now, due)
             if (poll := self._go_on(machine, due)) is not None:
-                if self._held_until - now < RESOLUTION:
+                if not is_held:
                     return machine, poll
-                machine.slack = 0.0
                 self._set(machine, min(self._held_until, due + poll.patience))
         return None
 
@@ -314,10 +329,10 @@ class CallbackMonitor(AsyncIterator[Result]):
                     self._set(machine, now)  # due again at once, but after those that were due before
                 if self._is_limited:
                     self._adapt()
-                look = self._take()
+                look = self._take(now)
         except BaseException as failure:
             # Cancelled, perhaps with the whole loop: the look remains, and no alarm is set.
-            heapq.heappush(self._looks, (self._time(), next(self._serials), machine))
+            self._set(machine, self._time())
             if not isinstance(failure, Exception):
                 raise
             self._failure = failure
@@ -354,13 +369,13 @@ class CallbackMonitor(AsyncIterator[Result]):
             return  # looks are waiting: none is moved up before they had their turn
         if stretch < self._stretch_of_all / RESTRETCH:
             # Not so far at once that many are due long since: those would have to wait for each other.
-            first = max((machine.due_at_stretch(now) for _, _, machine in self._looks), default=0.0)
+            first = max((machine.due_at_stretch(now) for _, _, machine in self._waiting()), default=0.0)
             stretch = max(stretch, min(self._stretch, first / SOONER))
         self._stretch = stretch
         if 1 / RESTRETCH < self._stretch / self._stretch_of_all < RESTRETCH:
             return
         self._stretch_of_all = self._stretch
-        self._looks = [(machine.restretch(self._stretch), n, machine) for _, n, machine in self._looks]
+        self._looks = [(machine.restretch(self._stretch), serial, key) for serial, key, machine in self._waiting()]
         heapq.heapify(self._looks)
         if self._looks:
             self._set_alarm(self._looks[0][0])

@@ -47,7 +47,7 @@ RESOLUTION = 0.001
 """Seconds too short to sleep: what event loops round to (epoll's timeout counts milliseconds)."""
 
 
-@attrs.frozen
+@attrs.define  # not frozen, like the next: to make one would take twice as long, and each look makes both
 class Poll:
     """Ask for the status, within `timeout` seconds.
 
@@ -58,7 +58,7 @@ class Poll:
     patience: float
 
 
-@attrs.frozen
+@attrs.define
 class Sleep:
     """Come back at `until`, on the clock the machine is told."""
 
@@ -99,10 +99,11 @@ class WatchMachine:
 
     Attributes:
         callback: the resume token.
+        key: of the callback.
         last: the last transition, or None.
         stretch: by what the intervals to come are longer than the schedule's; above 1 where a rate limit binds.
         wait: seconds from the last look that succeeded to the next, were nothing stretched; 0 before the first.
-        slack: seconds by which the next look may come early, where it costs less together with others.
+        serial: for who keeps the looks of many: which one is to come.
     """
 
     __slots__ = (
@@ -125,8 +126,9 @@ class WatchMachine:
         "_stop",
         "_utc_now",
         "callback",
+        "key",
         "last",
-        "slack",
+        "serial",
         "stretch",
         "wait",
     )
@@ -144,9 +146,11 @@ class WatchMachine:
         utc_now: Callable[[], datetime],
     ) -> None:
         self.callback = callback
+        self.key = callback.key
+        self.serial = -1
         self.last: Transition | None = None
         self.stretch = 1.0
-        self.wait = self.slack = 0.0
+        self.wait = 0.0
         self._polling = polling
         self._poll_timeout = poll_timeout
         self._chance = chance
@@ -181,6 +185,14 @@ class WatchMachine:
             return Sleep(min(self._next_look, self._deadline))
         patience = self._deadline - now
         return Poll(min(self._poll_timeout, patience), patience)
+
+    @property
+    def slack(self) -> float:
+        """Seconds by which the next look may come early, where it costs less together with others."""
+        if self._failures or self._next_look >= self._deadline or self._polling.fixed_interval is not None:
+            return 0.0  # what comes next has to wait, is the end, or was told when to come
+        wait = self.wait - self._asleep_for()
+        return max(0.0, min(SLACK * wait, wait - self._polling.min_interval))
 
     def restretch(self, stretch: float) -> float:
         """Sets `stretch` as if it had been so at the last look; gives the instant of the next."""
@@ -276,19 +288,10 @@ class WatchMachine:
             )
             asked = self._failure.retry_after if isinstance(self._failure, ApiError) else None
             wait = max(min(wait, BACKOFF_MAX), backoff, asked or 0.0)
-            self.slack = 0.0
         else:
             asleep = self._asleep_for()
             self.wait = asleep + (wait - asleep) / self.stretch
-            self.slack = self._slack(self.wait - asleep)
         self._next_look = now + wait
-        if self._next_look >= self._deadline:
-            self.slack = 0.0  # not a look but the end, which does not come early
-
-    def _slack(self, wait: float) -> float:
-        if self._polling.fixed_interval is not None:
-            return 0.0
-        return max(0.0, min(SLACK * wait, wait - self._polling.min_interval))
 
     def _what_is_known(self) -> str:
         if self._failure is not None:
