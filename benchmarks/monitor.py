@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import looptime
+from followers import schedule
 from lifecycles import STATES, Lateness, Model
 from peers import OURS, Server
 from polling import Target, machine, measure, pin, prepare, responder, say
@@ -49,6 +50,8 @@ RUSHED = Polling(speed=10_000, min_interval=1e-4, max_interval=60)
 WINDOW = 2.0
 """Seconds for which CPU is measured."""
 LAG_WINDOW = 15.0
+BUSY, LESS_BUSY = 0.5, 0.35
+"""The part of the time for which a process that has some to spare is not busy; what is aimed at where it was."""
 LIMIT, TIMES, LATENCY = 2.0, 10.0, 0.05
 """Polls a second, how many times as many there would be without the limit, and the seconds that each takes."""
 ARRIVALS, BEGINS, ENDS = 6000.0, 1000.0, 5000.0
@@ -113,15 +116,15 @@ async def cpu(server: Server, count: int) -> float:
         return used / (polls + _polls(monitor)) * 1e6
 
 
-async def lag(server: Server, count: int) -> tuple[float, float]:
-    """Seconds from due to sent at the 99th percentile, and how busy this process was."""
+async def lag(server: Server, count: int, speed: float) -> tuple[float, float]:
+    """Seconds from due to sent at the 99th percentile, and how busy this process was. Calls go as fast as that."""
     lags: list[float] = []
     loop = asyncio.get_running_loop()
-    async with monitored(server, count, Polling(), over=15) as monitor:
+    async with monitored(server, count, schedule(Polling().cost, speed), over=LAG_WINDOW / speed) as monitor:
         take = monitor._take  # noqa: SLF001
 
-        def taken(**how: bool) -> object:
-            if (look := take(**how)) is not None:
+        def taken(now: float, **how: bool) -> object:
+            if (look := take(now, **how)) is not None:
                 lags.append(loop.time() - look[0]._next_look)  # noqa: SLF001
             return look
 
@@ -163,9 +166,9 @@ class Waits:
         self._now = asyncio.get_running_loop().time
         monitor._take = self.take  # type: ignore[method-assign]  # noqa: SLF001
 
-    def take(self, **how: bool) -> object:
+    def take(self, now: float, **how: bool) -> object:
         """In place of the monitor's own."""
-        look = self._take(**how)
+        look = self._take(now, **how)
         if look is not None and (wait := look[0].wait) > RESOLUTION and self._now() < ARRIVALS:
             waited = self._now() - look[0]._next_look  # noqa: SLF001
             self.longest = max(self.longest, waited / (wait * look[0].stretch))
@@ -266,8 +269,11 @@ def main() -> int:
             samples.setdefault("bare", []).append(asyncio.run(measure(OURS, server, 50_000)).cpu)
             samples.setdefault("few", []).append(asyncio.run(cpu(server, FEW)))
             samples.setdefault("many", []).append(asyncio.run(cpu(server, many)))
-        say("lag")
-        late, busy = asyncio.run(lag(server, many))
+        late, busy, speed = math.inf, 1.0, 1.0
+        while busy >= BUSY:
+            say(f"lag, with calls {speed:.2f} times as fast as in life")
+            late, busy = asyncio.run(lag(server, many, speed))
+            speed *= LESS_BUSY / busy if busy >= BUSY else 1.0
         say("memory")
         used = asyncio.run(memory(server, many))
         about = machine(answering["loop"], is_apart=True)
@@ -281,7 +287,7 @@ def main() -> int:
     for name, text in names.items():
         print(f"| CPU for one poll: {text} | {statistics.median(samples[name]):.1f} µs |")
     print(f"| a look at one of {many:,}, from due to sent, 99th percentile | {late * 1e3:.1f} ms |")
-    print(f"| this process meanwhile | {busy:.0%} busy |")
+    print(f"| this process meanwhile, calls {speed:.2f} times as fast as in life | {busy:.0%} busy |")
     print(f"| memory for each of {many:,} | {used:,.0f} bytes |")
     say("the rate limit")
     seen, longest = limited()
