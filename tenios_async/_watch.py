@@ -147,7 +147,7 @@ class WatchMachine:
     ) -> None:
         self.callback = callback
         self.key = callback.key
-        self.serial = -1
+        self.serial: int
         self.last: Transition | None = None
         self.stretch = 1.0
         self.wait = 0.0
