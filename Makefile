@@ -1,5 +1,6 @@
 # Everything here works from a fresh clone with Python 3.11+, git and make; the tools live in .venv.
 PYTHON ?= python3
+JOBS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -32,8 +33,8 @@ example-web: $(READY) ## a web page with a "call me back" form, beside a simulat
 example-worker: $(READY) ## calls placed once and followed by workers on Redis, one of which is killed; needs redis-server
 	@cd examples && ../$(BIN)/python -m worker.demo
 
-test: $(READY) ## the whole test suite
-	@$(BIN)/python -m pytest
+test: $(READY) ## the whole test suite, JOBS=4 tests at a time: they wait more than they compute; ARGS="-k pool" for some
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: $(READY) ## ruff, mypy and pyright, also over tests/typing, which pins the public face
 	@$(BIN)/ruff check .

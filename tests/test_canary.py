@@ -67,11 +67,31 @@ def test_the_whole_of_it(pytester, monkeypatch):
 
 
 @pytest.mark.no_canary
-def test_a_file_that_is_left_fails_the_suite(pytester, monkeypatch):
+@pytest.mark.parametrize("jobs", [0, 2])
+def test_a_file_that_is_left_fails_the_suite(pytester, monkeypatch, jobs):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pytester.makeconftest("from tests.canary import register as pytest_configure")
     pytester.makepyfile(f"def test_writes(tmp_path):\n    (tmp_path / 'report.html').write_text('{NUMBER}')")
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", str(jobs))
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines("*a secret in */report.html*")
+
+
+@pytest.mark.no_canary
+@pytest.mark.parametrize("jobs", [0, 2])
+def test_what_a_test_of_the_canary_leaves_is_excused_whoever_ran_it(pytester, monkeypatch, jobs):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    pytester.makeconftest("pytest_plugins = ['pytester']\nfrom tests.canary import register as pytest_configure")
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.no_canary
+        def test_excused(pytester):
+            (pytester.mkdir("below") / "report.html").write_text('{NUMBER}')
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", str(jobs))
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK

@@ -106,6 +106,7 @@ TOOLS = {
     "pytest",
     "pytest-asyncio",
     "pytest-timeout",
+    "pytest-xdist",
     "trio",
     "trustme",
 }
@@ -137,7 +138,7 @@ def run_suite(python: Path, folder: Path) -> None:
     for name in ("tests", "docs"):  # some tests read a page
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     names = [f"tests/{name}" for name in SUITE]
-    options = ["-q", "-p", "no:cacheprovider", *IGNORED]
+    options = ["-q", "-p", "no:cacheprovider", "-n", "4", *IGNORED]
     subprocess.run([python, "-m", "pytest", *options, *names], check=True, cwd=folder)
 
 
