@@ -124,9 +124,9 @@ async def lag(server: Server, count: int, speed: float) -> tuple[float, float]:
         take = monitor._take  # noqa: SLF001
 
         def taken(now: float, **how: bool) -> object:
-            if (look := take(now, **how)) is not None:
-                lags.append(loop.time() - look[0]._next_look)  # noqa: SLF001
-            return look
+            if (taken := take(now, **how)) is not None:
+                lags.append(loop.time() - taken[0][2]._next_look)  # noqa: SLF001
+            return taken
 
         monitor._take = taken  # type: ignore[method-assign]  # noqa: SLF001
         began = process_time()
@@ -168,11 +168,11 @@ class Waits:
 
     def take(self, now: float, **how: bool) -> object:
         """In place of the monitor's own."""
-        look = self._take(now, **how)
-        if look is not None and (wait := look[0].wait) > RESOLUTION and self._now() < ARRIVALS:
-            waited = self._now() - look[0]._next_look  # noqa: SLF001
-            self.longest = max(self.longest, waited / (wait * look[0].stretch))
-        return look
+        taken = self._take(now, **how)
+        if taken is not None and (wait := taken[0][2].wait) > RESOLUTION and self._now() < ARRIVALS:
+            waited = self._now() - taken[0][2]._next_look  # noqa: SLF001
+            self.longest = max(self.longest, waited / (wait * taken[0][2].stretch))
+        return taken
 
 
 async def follow(service: Calls) -> float:

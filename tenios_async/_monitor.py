@@ -21,7 +21,7 @@ from tenios_async._watch import RESOLUTION, Emit, Poll, Sleep, Stop, WatchMachin
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from tenios_async._watch import CameBack
 
 Result: TypeAlias = Transition | WatchInterrupted
+Look: TypeAlias = list[Any]
+"""One to come: when, a tie-break, whose. Each callback has one, which is used again: the garbage collector goes through
+all there is when so much of it is new, and a hundred thousand callbacks would wait for that."""
 
 RESTRETCH = 1.25
 """By what factor the stretch must have changed before looks that are waiting are moved: each time moves all of them."""
@@ -64,9 +67,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._polling = polling
         self._max_in_flight = max_in_flight
         self._open: dict[str, WatchMachine] = {}
-        # Looks to come: when, which, and the key of whose; void where that has no such look to come. Of plain values,
-        # which the garbage collector need not go through: every look makes one, and it is called by how many are new.
-        self._looks: list[tuple[float, int, str]] = []
+        self._looks: list[Look] = []  # a heap; that of a discarded callback is void
         self._serials = count()
         self._results: deque[Result] = deque()
         self._workers: set[asyncio.Task[None]] = set()
@@ -109,10 +110,11 @@ class CallbackMonitor(AsyncIterator[Result]):
         machine = self._client._machine(as_callback(callback), self._polling, timeout, now)  # noqa: SLF001
         if self._is_sealed or self._is_over:
             raise ClientMisuse("the monitor is sealed or over; it takes no further callbacks")
-        if machine.key in self._open:
-            raise ValueError(f"callback {machine.key} is followed already")
-        self._open[machine.key] = machine
-        self._set(machine, machine.restretch(self._stretch))
+        key = machine.callback.key
+        if key in self._open:
+            raise ValueError(f"callback {key} is followed already")
+        self._open[key] = machine
+        self._set([now, 0, machine], machine.restretch(self._stretch))
         self._dispatch()
 
     def discard(self, callback: Callback | int | str) -> Callback | None:
@@ -191,20 +193,16 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _follows(self, machine: WatchMachine) -> bool:
         """Whether it was not discarded, and perhaps added anew."""
-        return self._open.get(machine.key) is machine
-
-    def _whose(self, serial: int, key: str) -> WatchMachine | None:
-        """Whose look to come that is; None where it is void."""
-        machine = self._open.get(key)
-        return machine if machine is not None and machine.serial == serial else None
+        return self._open.get(machine.callback.key) is machine
 
     def _home(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             raise ClientMisuse("use a monitor as `async with tenios.monitor() as monitor`")
         return self._loop
 
-    def _go_on(self, machine: WatchMachine, now: float, came_back: CameBack = None) -> Poll | None:
-        """The next step of one callback, with what a look brought; the look to make now, or None."""
+    def _go_on(self, look: Look, now: float, came_back: CameBack = None) -> Poll | None:
+        """The next step of one callback, with what a look brought; the poll to make now, or None."""
+        machine: WatchMachine = look[2]
         if self._is_limited:
             machine.stretch = self._stretch
             self._count(machine, -1)
@@ -217,22 +215,16 @@ class CallbackMonitor(AsyncIterator[Result]):
         if isinstance(action, Poll):
             return action
         if isinstance(action, Sleep):
-            self._set(machine, action.until)
+            self._set(look, action.until)
         else:
             assert isinstance(action, Stop)  # noqa: S101  # nothing is emitted twice
             self._end(machine, action.error)
         return None
 
-    def _waiting(self) -> Iterator[tuple[int, str, WatchMachine]]:
-        """All looks to come that are not void."""
-        for _, serial, key in self._looks:
-            if (machine := self._whose(serial, key)) is not None:
-                yield serial, key, machine
-
     def _sweep(self) -> None:
         """Lets go of the looks of discarded callbacks, once they are most of all."""
         if len(self._looks) > 2 * len(self._open) + self._max_in_flight:
-            self._looks = [look for look in self._looks if self._whose(*look[1:])]
+            self._looks = [look for look in self._looks if self._follows(look[2])]
             heapq.heapify(self._looks)
 
     def _tell_of(self, transition: Transition) -> None:
@@ -245,7 +237,7 @@ class CallbackMonitor(AsyncIterator[Result]):
     def _end(self, machine: WatchMachine, error: WatchInterrupted | None) -> None:
         if not self._follows(machine):
             return
-        del self._open[machine.key]
+        del self._open[machine.callback.key]
         self._count(machine, -1)
         if error is not None:
             error.__cause__ = error.cause
@@ -257,16 +249,16 @@ class CallbackMonitor(AsyncIterator[Result]):
         """Ends all that are open: no look will come back any more."""
         error = ClientMisuse("the client is closed; the token resumes the watch on another")
         for machine in tuple(self._open.values()):
-            self._go_on(machine, self._time(), error)
+            self._go_on([0.0, 0, machine], self._time(), error)
 
     def _wake(self) -> None:
         """Lets the reader see what has changed."""
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _set(self, machine: WatchMachine, due: float) -> None:
-        machine.serial = next(self._serials)
-        heapq.heappush(self._looks, (due, machine.serial, machine.key))
+    def _set(self, look: Look, due: float) -> None:
+        look[0], look[1] = due, next(self._serials)
+        heapq.heappush(self._looks, look)
 
     def _set_alarm(self, due: float) -> None:
         if self._stretch_of_all > 1:
@@ -290,49 +282,47 @@ class CallbackMonitor(AsyncIterator[Result]):
         nearly due would go out alone, and the answer to that come alone again.
         """
         begun, now = 0, self._time()
-        while len(self._workers) < self._room() and (look := self._take(now, early=begun < AT_ONCE)) is not None:
-            self._workers.add(self._home().create_task(self._work(*look)))
+        while len(self._workers) < self._room() and (taken := self._take(now, early=begun < AT_ONCE)) is not None:
+            self._workers.add(self._home().create_task(self._work(*taken)))
             begun += 1
 
-    def _take(self, now: float, *, early: bool = False) -> tuple[WatchMachine, Poll] | None:
+    def _take(self, now: float, *, early: bool = False) -> tuple[Look, Poll] | None:
         """The look that is due first, or where `early` is nearly due; None where nobody reads what comes of one."""
         is_held = self._held_until - now >= RESOLUTION
         early = early and not (is_held or self._is_limited)
         while self._looks and len(self._results) < self._max_in_flight and not (self._is_over or self._failure):
-            due, serial, key = self._looks[0]
-            machine = self._whose(serial, key)
-            if machine is not None and due - now >= RESOLUTION and not (early and due - now <= machine.slack):
+            look = self._looks[0]
+            due, _, machine = look
+            if due - now >= RESOLUTION and not (early and due - now <= machine.slack):
                 self._set_alarm(due)
                 return None
             heapq.heappop(self._looks)
-            if machine is None:
-                continue
             due = max(now, due)
-            if (poll := self._go_on(machine, due)) is not None:
+            if (poll := self._go_on(look, due)) is not None:
                 if not is_held:
-                    return machine, poll
-                self._set(machine, min(self._held_until, due + poll.patience))
+                    return look, poll
+                self._set(look, min(self._held_until, due + poll.patience))
         return None
 
-    async def _work(self, machine: WatchMachine, poll: Poll) -> None:
+    async def _work(self, look: Look, poll: Poll) -> None:
         """Makes one look after another for as long as any is due."""
-        look: tuple[WatchMachine, Poll] | None = (machine, poll)
+        taken: tuple[Look, Poll] | None = (look, poll)
         try:
-            while look is not None:
-                machine, poll = look
-                came_back = await self._client._look(machine.callback, poll)  # noqa: SLF001
+            while taken is not None:
+                look, poll = taken
+                came_back = await self._client._look(look[2].callback, poll)  # noqa: SLF001
                 now = self._time()
                 if isinstance(came_back, ApiError) and came_back.status_code in SLOW_DOWN and not self._is_limited:
                     # A rate limit would hold all requests; without one, who was told to wait holds these.
                     self._held_until = max(self._held_until, now + (came_back.retry_after or 0.0))
-                if self._go_on(machine, now, came_back) is not None:
-                    self._set(machine, now)  # due again at once, but after those that were due before
+                if self._go_on(look, now, came_back) is not None:
+                    self._set(look, now)  # due again at once, but after those that were due before
                 if self._is_limited:
                     self._adapt()
-                look = self._take(now)
+                taken = self._take(now)
         except BaseException as failure:
             # Cancelled, perhaps with the whole loop: the look remains, and no alarm is set.
-            self._set(machine, self._time())
+            self._set(look, self._time())
             if not isinstance(failure, Exception):
                 raise
             self._failure = failure
@@ -369,13 +359,14 @@ class CallbackMonitor(AsyncIterator[Result]):
             return  # looks are waiting: none is moved up before they had their turn
         if stretch < self._stretch_of_all / RESTRETCH:
             # Not so far at once that many are due long since: those would have to wait for each other.
-            first = max((machine.due_at_stretch(now) for _, _, machine in self._waiting()), default=0.0)
+            first = max((look[2].due_at_stretch(now) for look in self._looks), default=0.0)
             stretch = max(stretch, min(self._stretch, first / SOONER))
         self._stretch = stretch
         if 1 / RESTRETCH < self._stretch / self._stretch_of_all < RESTRETCH:
             return
         self._stretch_of_all = self._stretch
-        self._looks = [(machine.restretch(self._stretch), serial, key) for serial, key, machine in self._waiting()]
+        for look in self._looks:
+            look[0] = look[2].restretch(self._stretch)
         heapq.heapify(self._looks)
         if self._looks:
             self._set_alarm(self._looks[0][0])

@@ -99,11 +99,9 @@ class WatchMachine:
 
     Attributes:
         callback: the resume token.
-        key: of the callback.
         last: the last transition, or None.
         stretch: by what the intervals to come are longer than the schedule's; above 1 where a rate limit binds.
         wait: seconds from the last look that succeeded to the next, were nothing stretched; 0 before the first.
-        serial: for who keeps the looks of many: which one is to come.
     """
 
     __slots__ = (
@@ -126,9 +124,7 @@ class WatchMachine:
         "_stop",
         "_utc_now",
         "callback",
-        "key",
         "last",
-        "serial",
         "stretch",
         "wait",
     )
@@ -146,8 +142,6 @@ class WatchMachine:
         utc_now: Callable[[], datetime],
     ) -> None:
         self.callback = callback
-        self.key = callback.key
-        self.serial: int
         self.last: Transition | None = None
         self.stretch = 1.0
         self.wait = 0.0

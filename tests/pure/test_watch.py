@@ -273,11 +273,6 @@ def test_what_is_left_of_a_delay_counts_from_the_last_look():
     assert watch.restretch(3.0) == 10 + 90 + 3 * 5
 
 
-@pytest.mark.parametrize("callback_id", [7, "7"])
-def test_it_goes_by_one_key_however_the_id_came(callback_id):
-    assert machine(Callback(callback_id)).key == "7"
-
-
 def test_a_look_may_come_early_by_three_tenths_of_what_is_neither_delay_nor_fixed_nor_after_a_failure():
     watch = machine(Callback(1, delay=100, placed_at=EPOCH), Told(every=110.0), age=0.0)
     assert (watch.wait, watch.slack) == (0, 0), "before the first look there is none"
