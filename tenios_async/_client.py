@@ -428,7 +428,7 @@ class TeniosClient:
         return polling
 
     def _machine(self, callback: Callback, polling: Polling, timeout: float | None, now: float) -> WatchMachine:
-        import random  # noqa: PLC0415  # 2 ms of import that only a watch or a retry needs
+        import random  # noqa: PLC0415  # 2 ms of import that only a watch needs
 
         return WatchMachine(
             callback,
@@ -519,7 +519,7 @@ class TeniosClient:
 
 
 def _chance() -> float:
-    import random  # noqa: PLC0415  # 2 ms of import that only a watch or a retry needs
+    import random  # noqa: PLC0415  # 2 ms of import that only a retry needs
 
     return random.random()  # noqa: S311  # jitter is no secret
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 Result: TypeAlias = Transition | WatchInterrupted
 Look: TypeAlias = list[Any]
-"""One to come: when, a tie-break, whose. Each callback has one, which is used again: the garbage collector goes through
-all there is when so much of it is new, and a hundred thousand callbacks would wait for that."""
+"""When, a tie-break, whose. That of a callback is in the heap or in flight, never both, and is used again: the garbage
+collector goes through all there is when so much of it is new, and a hundred thousand callbacks would wait for that."""
 
 RESTRETCH = 1.25
 """By what factor the stretch must have changed before looks that are waiting are moved: each time moves all of them."""

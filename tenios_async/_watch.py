@@ -47,7 +47,7 @@ RESOLUTION = 0.001
 """Seconds too short to sleep: what event loops round to (epoll's timeout counts milliseconds)."""
 
 
-@attrs.define  # not frozen, like the next: to make one would take twice as long, and each look makes both
+@attrs.define  # `Poll` and `Sleep` are not frozen: each look makes both, and a frozen one takes twice as long to make
 class Poll:
     """Ask for the status, within `timeout` seconds.
 

@@ -83,7 +83,7 @@ class Canary:
         report = yield
         try:
             if item.get_closest_marker("no_canary") is not None:
-                if "pytester" in item.funcargs:
+                if call.when == "call" and "pytester" in item.funcargs:
                     (item.funcargs["pytester"].path / EXCUSED).touch()
             else:
                 for name, text in report.sections:
@@ -101,7 +101,9 @@ class Canary:
     def pytest_sessionfinish(self, session) -> None:
         factory = getattr(session.config, "_tmp_path_factory", None)
         base = getattr(factory, "_basetemp", None)  # where nothing was made there is none
-        if base is None or hasattr(session.config, "workerinput"):  # one of several, started by who looks at it all
+        if base is None:
+            return
+        if hasattr(session.config, "workerinput"):  # one of several, started by who looks at what all of them have left
             return
         excused = [mark.parent for mark in Path(base).rglob(EXCUSED)]
         for file in Path(base).rglob("*"):

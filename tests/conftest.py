@@ -26,7 +26,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A PostgreSQL for all tests of a run."""
+    """A PostgreSQL for all tests of one process."""
     if binaries() is None:  # where the machine lacks it
         why = "there is no PostgreSQL here (Debian: apt-get install postgresql)"
         if os.environ.get("TENIOS_TESTS_NEED_POSTGRESQL"):

@@ -80,7 +80,7 @@ def test_a_file_that_is_left_fails_the_suite(pytester, monkeypatch, jobs):
 
 @pytest.mark.no_canary
 @pytest.mark.parametrize("jobs", [0, 2])
-def test_what_a_test_of_the_canary_leaves_is_excused_whoever_ran_it(pytester, monkeypatch, jobs):
+def test_what_a_test_of_the_canary_leaves_is_excused_and_no_more_whoever_ran_it(pytester, monkeypatch, jobs):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pytester.makeconftest("pytest_plugins = ['pytester']\nfrom tests.canary import register as pytest_configure")
     pytester.makepyfile(
@@ -90,8 +90,13 @@ def test_what_a_test_of_the_canary_leaves_is_excused_whoever_ran_it(pytester, mo
         @pytest.mark.no_canary
         def test_excused(pytester):
             (pytester.mkdir("below") / "report.html").write_text('{NUMBER}')
+
+        def test_beside_it(tmp_path):
+            (tmp_path / "log").write_text('{NUMBER}')
         """
     )
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", str(jobs))
-    result.assert_outcomes(passed=1)
-    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    (found,) = [line for line in result.stdout.lines if "a secret in" in line]
+    assert "test_beside_it0/log" in found
