@@ -125,12 +125,12 @@ async def lag(server: Server, count: int, speed: float) -> tuple[float, float]:
     async with monitored(server, count, schedule(Polling().cost, speed), over=LAG_WINDOW / speed) as monitor:
         take = monitor._take  # noqa: SLF001
 
-        def taken(now: float, **how: bool) -> object:
+        def noting(now: float, **how: bool) -> object:
             if (taken := take(now, **how)) is not None:
                 lags.append(loop.time() - taken[0][2]._next_look)  # noqa: SLF001
             return taken
 
-        monitor._take = taken  # type: ignore[method-assign]  # noqa: SLF001
+        monitor._take = noting  # type: ignore[method-assign]  # noqa: SLF001
         began = process_time()
         await asyncio.sleep(LAG_WINDOW)
         busy = (process_time() - began) / LAG_WINDOW
@@ -271,12 +271,13 @@ def main() -> int:
             samples.setdefault("bare", []).append(asyncio.run(measure(OURS, server, 50_000)).cpu)
             samples.setdefault("few", []).append(asyncio.run(cpu(server, FEW)))
             samples.setdefault("many", []).append(asyncio.run(cpu(server, many)))
-        late, busy, speed = math.inf, 1.0, 1.0
-        went = speed
-        while busy >= BUSY and speed >= SLOWEST:
+        say("lag")
+        speed = 1.0
+        late, busy = asyncio.run(lag(server, many, speed))
+        while busy >= BUSY and speed > SLOWEST:
+            speed = max(SLOWEST, speed * LESS_BUSY / busy)
             say(f"lag, with calls {speed:.2f} times as fast as in life")
             late, busy = asyncio.run(lag(server, many, speed))
-            went, speed = speed, speed * LESS_BUSY / busy
         say("memory")
         used = asyncio.run(memory(server, many))
         about = machine(answering["loop"], is_apart=True)
@@ -290,7 +291,7 @@ def main() -> int:
     for name, text in names.items():
         print(f"| CPU for one poll: {text} | {statistics.median(samples[name]):.1f} µs |")
     print(f"| a look at one of {many:,}, from due to sent, 99th percentile | {late * 1e3:.1f} ms |")
-    print(f"| this process meanwhile, calls {went:.2f} times as fast as in life | {busy:.0%} busy |")
+    print(f"| this process meanwhile, calls {speed:.2f} times as fast as in life | {busy:.0%} busy |")
     print(f"| memory for each of {many:,} | {used:,.0f} bytes |")
     say("the rate limit")
     seen, longest = limited()

@@ -311,7 +311,7 @@ class CallbackMonitor(AsyncIterator[Result]):
             while taken is not None:
                 look, poll = taken
                 came_back = await self._client._look(look[2].callback, poll)  # noqa: SLF001
-                now = self._time()
+                now, taken = self._time(), None  # from here on the look may be in the heap
                 if isinstance(came_back, ApiError) and came_back.status_code in SLOW_DOWN and not self._is_limited:
                     # A rate limit would hold all requests; without one, who was told to wait holds these.
                     self._held_until = max(self._held_until, now + (came_back.retry_after or 0.0))
@@ -321,8 +321,8 @@ class CallbackMonitor(AsyncIterator[Result]):
                     self._adapt()
                 taken = self._take(now)
         except BaseException as failure:
-            # Cancelled, perhaps with the whole loop: the look remains, and no alarm is set.
-            self._set(look, self._time())
+            if taken is not None:  # cancelled, perhaps with the whole loop: the look remains, and no alarm is set
+                self._set(look, self._time())
             if not isinstance(failure, Exception):
                 raise
             self._failure = failure
