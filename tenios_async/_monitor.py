@@ -1,8 +1,7 @@
-"""Many callbacks followed at once: one heap of next looks, no task for each, a bounded number of polls in flight."""
+"""Many callbacks followed at once: one agenda of next looks, no task for each, a bounded number of polls in flight."""
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import deque
 from collections.abc import AsyncIterator
@@ -12,16 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import anyio
 import attrs
 
+from tenios_async._agenda import Agenda
 from tenios_async._errors import ApiError, ClientMisuse, WatchInterrupted
 from tenios_async._events import Ended, Transitioned
 from tenios_async._limits import SLOW_DOWN
 from tenios_async._models import Transition, as_callback
 from tenios_async._rooms import running_asyncio_loop
-from tenios_async._watch import RESOLUTION, Emit, Poll, Sleep, Stop, WatchMachine
+from tenios_async._watch import RESOLUTION, Emit, Poll, Sleep, WatchMachine
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 Result: TypeAlias = Transition | WatchInterrupted
 Look: TypeAlias = list[Any]
-"""When, a tie-break, whose. That of a callback is in the heap or in flight, never both, and is used again: the garbage
-collector goes through all there is when so much of it is new, and a hundred thousand callbacks would wait for that."""
+"""When, a tie-break, whose. That of a callback is in the agenda or in flight, never both, and is used again: where so
+much is new the garbage collector goes through all there is, and a hundred thousand callbacks would wait for that."""
 
 RESTRETCH = 1.25
 """By what factor the stretch must have changed before looks that are waiting are moved: each time moves all of them."""
@@ -67,7 +67,8 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._polling = polling
         self._max_in_flight = max_in_flight
         self._open: dict[str, WatchMachine] = {}
-        self._looks: list[Look] = []  # a heap; that of a discarded callback is void
+        self._looks = Agenda()  # that of a discarded callback is void
+        self._voided = 0  # how many were discarded since those were last let go of
         self._serials = count()
         self._results: deque[Result] = deque()
         self._workers: set[asyncio.Task[None]] = set()
@@ -128,6 +129,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         machine = self._open.pop(key, None)
         if machine is not None:
             machine.close()
+            self._voided += 1
             self._sweep()
             self._count(machine, -1)
         if unread:
@@ -209,23 +211,29 @@ class CallbackMonitor(AsyncIterator[Result]):
         action = machine.step(now, came_back)
         if self._is_limited:
             self._count(machine, +1)  # before anybody is told, who may discard it
-        if isinstance(action, Emit):
+        while isinstance(action, Emit):
             self._tell_of(action.transition)
             action = machine.step(now)
-        if isinstance(action, Poll):
-            return action
         if isinstance(action, Sleep):
             self._set(look, action.until)
+        elif isinstance(action, Poll):
+            return action
         else:
-            assert isinstance(action, Stop)  # noqa: S101  # nothing is emitted twice
             self._end(machine, action.error)
         return None
 
     def _sweep(self) -> None:
-        """Lets go of the looks of discarded callbacks, once they are most of all."""
-        if len(self._looks) > 2 * len(self._open) + self._max_in_flight:
-            self._looks = [look for look in self._looks if self._follows(look[2])]
-            heapq.heapify(self._looks)
+        """Lets go of the looks of discarded callbacks, once they may be most of all."""
+        if self._voided > len(self._open) + self._max_in_flight:
+            self._voided = 0
+            self._file(look for look in self._looks if self._follows(look[2]))
+
+    def _file(self, looks: Iterable[Look]) -> None:
+        """Makes these all there are."""
+        agenda = Agenda()
+        for look in looks:
+            agenda.add(look)
+        self._looks = agenda
 
     def _tell_of(self, transition: Transition) -> None:
         self._results.append(transition)
@@ -258,7 +266,7 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _set(self, look: Look, due: float) -> None:
         look[0], look[1] = due, next(self._serials)
-        heapq.heappush(self._looks, look)
+        self._looks.add(look)
 
     def _set_alarm(self, due: float) -> None:
         if self._stretch_of_all > 1:
@@ -290,13 +298,14 @@ class CallbackMonitor(AsyncIterator[Result]):
         """The look that is due first, or where `early` is nearly due; None where nobody reads what comes of one."""
         is_held = self._held_until - now >= RESOLUTION
         early = early and not (is_held or self._is_limited)
-        while self._looks and len(self._results) < self._max_in_flight and not (self._is_over or self._failure):
-            look = self._looks[0]
+        while len(self._results) < self._max_in_flight and not (self._is_over or self._failure):
+            if (look := self._looks.first()) is None:
+                return None
             due, _, machine = look
             if due - now >= RESOLUTION and not (early and due - now <= machine.slack):
                 self._set_alarm(due)
                 return None
-            heapq.heappop(self._looks)
+            self._looks.pop()
             due = max(now, due)
             if (poll := self._go_on(look, due)) is not None:
                 if not is_held:
@@ -311,7 +320,7 @@ class CallbackMonitor(AsyncIterator[Result]):
             while taken is not None:
                 look, poll = taken
                 came_back = await self._client._look(look[2].callback, poll)  # noqa: SLF001
-                now, taken = self._time(), None  # from here on the look may be in the heap
+                now, taken = self._time(), None  # from here on the look may be in the agenda
                 if isinstance(came_back, ApiError) and came_back.status_code in SLOW_DOWN and not self._is_limited:
                     # A rate limit would hold all requests; without one, who was told to wait holds these.
                     self._held_until = max(self._held_until, now + (came_back.retry_after or 0.0))
@@ -355,21 +364,23 @@ class CallbackMonitor(AsyncIterator[Result]):
         rate = self._client._rate(for_looks=True)  # noqa: SLF001
         stretch = max(1.0, self._client._demand() / (HEADROOM * rate))  # noqa: SLF001
         now = self._time()
-        if stretch < self._stretch and self._looks and self._looks[0][0] < now - 1 / rate:
+        first = self._looks.first()
+        if stretch < self._stretch and first is not None and first[0] < now - 1 / rate:
             return  # looks are waiting: none is moved up before they had their turn
         if stretch < self._stretch_of_all / RESTRETCH:
             # Not so far at once that many are due long since: those would have to wait for each other.
-            first = max((look[2].due_at_stretch(now) for look in self._looks), default=0.0)
-            stretch = max(stretch, min(self._stretch, first / SOONER))
+            due = max((look[2].due_at_stretch(now) for look in self._looks), default=0.0)
+            stretch = max(stretch, min(self._stretch, due / SOONER))
         self._stretch = stretch
         if 1 / RESTRETCH < self._stretch / self._stretch_of_all < RESTRETCH:
             return
         self._stretch_of_all = self._stretch
-        for look in self._looks:
+        looks = tuple(self._looks)
+        for look in looks:
             look[0] = look[2].restretch(self._stretch)
-        heapq.heapify(self._looks)
-        if self._looks:
-            self._set_alarm(self._looks[0][0])
+        self._file(looks)
+        if (first := self._looks.first()) is not None:
+            self._set_alarm(first[0])
 
 
 def _before(result: Result) -> Callback:

@@ -56,6 +56,7 @@ JUDGES = {
     "_polling": "tests/pure/test_polling.py tests/pure/test_watch.py tests/pure/test_near_the_best.py",
     "_watch": "tests/pure/test_watch.py",
     "_limits": "tests/pure/test_limits.py",
+    "_agenda": "tests/pure/test_agenda.py",
     "_events": "tests/pure/test_events.py",
     "batch/standing": "tests/batch/test_standing.py",
     "batch/hours": "tests/batch/test_hours.py",

@@ -11,7 +11,18 @@ import pytest
 import tenios_async
 
 PACKAGE = Path(tenios_async.__file__).parent
-GROUND = {"_errors", "_models", "_lifecycle", "_wire", "_polling", "_lifetimes", "_watch", "_limits", "_events"}
+GROUND = {
+    "_errors",
+    "_models",
+    "_lifecycle",
+    "_wire",
+    "_polling",
+    "_lifetimes",
+    "_watch",
+    "_limits",
+    "_agenda",
+    "_events",
+}
 FIRST = {"_exchange", "_pool", "_reader", "_rooms", "_placing", "_turns", "_monitor", "_client", "_records"}
 IMPURE = {"httpx", "httpx2", "httpcore", "anyio", "asyncio", "trio", "time", "random", "socket", "ssl", "threading"}
 TOP = {"__main__", "cli", "simulator", "batch", "otel"}
