@@ -14,6 +14,7 @@ import attrs
 from tenios_async._agenda import Agenda
 from tenios_async._errors import ApiError, ClientMisuse, WatchInterrupted
 from tenios_async._events import Ended, Transitioned
+from tenios_async._lifecycle import CallbackStatus
 from tenios_async._limits import SLOW_DOWN
 from tenios_async._models import Transition, as_callback
 from tenios_async._rooms import running_asyncio_loop
@@ -211,15 +212,16 @@ class CallbackMonitor(AsyncIterator[Result]):
         action = machine.step(now, came_back)
         if self._is_limited:
             self._count(machine, +1)  # before anybody is told, who may discard it
-        while isinstance(action, Emit):
-            self._tell_of(action.transition)
-            action = machine.step(now)
-        if isinstance(action, Sleep):
-            self._set(look, action.until)
-        elif isinstance(action, Poll):
+        if isinstance(action, Poll):
             return action
-        else:
-            self._end(machine, action.error)
+        if isinstance(action, Sleep):
+            look[0], look[1] = action.until, next(self._serials)
+            self._looks.add(look)
+            return None
+        if isinstance(action, Emit):
+            self._tell_of(action.transition)
+            return self._go_on(look, now)
+        self._end(machine, action.error)
         return None
 
     def _sweep(self) -> None:
@@ -301,12 +303,12 @@ class CallbackMonitor(AsyncIterator[Result]):
         while len(self._results) < self._max_in_flight and not (self._is_over or self._failure):
             if (look := self._looks.first()) is None:
                 return None
-            due, _, machine = look
-            if due - now >= RESOLUTION and not (early and due - now <= machine.slack):
+            due = look[0]
+            if due - now >= RESOLUTION and not (early and due - now <= look[2].slack):
                 self._set_alarm(due)
                 return None
             self._looks.pop()
-            due = max(now, due)
+            due = due if due > now else now  # noqa: FURB136  # max() takes longer, and each look comes here
             if (poll := self._go_on(look, due)) is not None:
                 if not is_held:
                     return look, poll
@@ -321,9 +323,8 @@ class CallbackMonitor(AsyncIterator[Result]):
                 look, poll = taken
                 came_back = await self._client._look(look[2].callback, poll)  # noqa: SLF001
                 now, taken = self._time(), None  # from here on the look may be in the agenda
-                if isinstance(came_back, ApiError) and came_back.status_code in SLOW_DOWN and not self._is_limited:
-                    # A rate limit would hold all requests; without one, who was told to wait holds these.
-                    self._held_until = max(self._held_until, now + (came_back.retry_after or 0.0))
+                if not isinstance(came_back, CallbackStatus):
+                    self._obey(came_back, now)
                 if self._go_on(look, now, came_back) is not None:
                     self._set(look, now)  # due again at once, but after those that were due before
                 if self._is_limited:
@@ -339,6 +340,11 @@ class CallbackMonitor(AsyncIterator[Result]):
         finally:
             # Not by a callback of the task, which would be a turn of the loop for each look.
             self._workers.discard(self._current_task())
+
+    def _obey(self, came_back: CameBack, now: float) -> None:
+        """Holds all looks where TENIOS says so. Under a rate limit all requests are held, and not here."""
+        if isinstance(came_back, ApiError) and came_back.status_code in SLOW_DOWN and not self._is_limited:
+            self._held_until = max(self._held_until, now + (came_back.retry_after or 0.0))
 
     def _room(self) -> int:
         """How many looks may be under way."""

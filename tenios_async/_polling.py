@@ -166,7 +166,11 @@ class Polling:
                 state, began_within, seen_for = CallbackStatus.ACCEPTED, 0.0, max(0.0, -delay_left)
         swing = (SPREAD if seen_for else PHASE) * self.jitter * (2 * chance - 1)
         interval = self._interval(state, seen_for, began_within) * (1 + swing)
-        return delay + min(max(interval, self.min_interval), self.max_interval) * stretch
+        if interval < self.min_interval:
+            interval = self.min_interval
+        elif interval > self.max_interval:
+            interval = self.max_interval
+        return delay + interval * stretch
 
     def _interval(self, state: CallbackStatus, seen_for: float, began_within: float) -> float:
         seen_for, began_within = seen_for * self.speed, began_within * self.speed
@@ -176,8 +180,9 @@ class Polling:
         ):
             # The look before saw REQUESTED or ACCEPTED, which are short, so this one began soon after it.
             seen_for, began_within = seen_for + began_within - DIALS_WITHIN, DIALS_WITHIN
-        rungs = round(math.log1p(seen_for) * _FINENESS), round(math.log1p(began_within) * _COARSENESS)
-        return _interval(state, *rungs, self._terms) / self.speed
+        seen_rung = round(math.log1p(seen_for) * _FINENESS)
+        began_rung = round(math.log1p(began_within) * _COARSENESS)
+        return _interval(state, seen_rung, began_rung, self._terms) / self.speed
 
 
 @lru_cache(maxsize=1 << 14)

@@ -167,18 +167,21 @@ class WatchMachine:
         """What to do now. Once it has answered Stop it answers so for ever."""
         if came_back is not None and self._stop is None:
             self._polls += 1
-            if isinstance(came_back, TeniosError):
+            if not isinstance(came_back, CallbackStatus):
                 self._failed(now, came_back)
+            elif came_back == self.callback.status and self._has_looked:
+                self._seen_again(now)
             elif (transition := self._seen(now, came_back)) is not None:
                 return Emit(transition)
         if self._stop is not None:
             return self._stop
-        if self._deadline - now < RESOLUTION:
+        left = self._deadline - now
+        if left < RESOLUTION:
             return self._interrupt(WatchTimeout, f"the time given to this watch is up; {self._what_is_known()}")
+        # Each look comes here twice, and min() would be a twentieth of what it costs.
         if self._next_look - now >= RESOLUTION:
-            return Sleep(min(self._next_look, self._deadline))
-        patience = self._deadline - now
-        return Poll(min(self._poll_timeout, patience), patience)
+            return Sleep(self._next_look if self._next_look < self._deadline else self._deadline)  # noqa: FURB136
+        return Poll(self._poll_timeout if self._poll_timeout < left else left, left)  # noqa: FURB136
 
     @property
     def slack(self) -> float:
@@ -214,13 +217,14 @@ class WatchMachine:
         """Nothing more is wanted: every further step answers Stop without an error."""
         self._stop = Stop(None)
 
+    def _seen_again(self, now: float) -> None:
+        self._failures, self._failure, self._last_look = 0, None, now
+        self._schedule(now)
+
     def _seen(self, now: float, status: CallbackStatus) -> Transition | None:
         self._failures, self._failure = 0, None
         previous, last_look, has_looked = self.callback.status, self._last_look, self._has_looked
         self._last_look, self._has_looked = now, True
-        if status == previous and has_looked:
-            self._schedule(now)
-            return None
         self._seen_since = now
         if has_looked:  # and no phone rings before the delay is over
             self._began_within = now - max(last_look, min(self._delay_ends or last_look, now))
@@ -283,7 +287,7 @@ class WatchMachine:
             asked = self._failure.retry_after if isinstance(self._failure, ApiError) else None
             wait = max(min(wait, BACKOFF_MAX), backoff, asked or 0.0)
         else:
-            asleep = self._asleep_for()
+            asleep = 0.0 if self._delay_ends is None else self._asleep_for()
             self.wait = asleep + (wait - asleep) / self.stretch
         self._next_look = now + wait
 
