@@ -127,7 +127,7 @@ async def lag(server: Server, count: int, speed: float) -> tuple[float, float]:
 
         def noting(now: float, **how: bool) -> object:
             if (taken := take(now, **how)) is not None:
-                lags.append(loop.time() - taken[0][2]._next_look)  # noqa: SLF001
+                lags.append(loop.time() - taken[0][1]._next_look)  # noqa: SLF001
             return taken
 
         monitor._take = noting  # type: ignore[method-assign]  # noqa: SLF001
@@ -171,9 +171,9 @@ class Waits:
     def take(self, now: float, **how: bool) -> object:
         """In place of the monitor's own."""
         taken = self._take(now, **how)
-        if taken is not None and (wait := taken[0][2].wait) > RESOLUTION and self._now() < ARRIVALS:
-            waited = self._now() - taken[0][2]._next_look  # noqa: SLF001
-            self.longest = max(self.longest, waited / (wait * taken[0][2].stretch))
+        if taken is not None and (wait := taken[0][1].wait) > RESOLUTION and self._now() < ARRIVALS:
+            waited = self._now() - taken[0][1]._next_look  # noqa: SLF001
+            self.longest = max(self.longest, waited / (wait * taken[0][1].stretch))
         return taken
 
 

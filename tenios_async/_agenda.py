@@ -2,50 +2,54 @@
 
 A heap of a hundred thousand does not fit in a processor's cache, and whatever is taken from it goes through all of its
 levels. So time is cut into short pieces, as in a calendar queue (R. Brown, CACM 31, 1988): an entry is only filed
-under its piece, and each piece is put in order when its turn comes.
+under its piece, and each piece is sorted when its turn comes.
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from bisect import insort_left
+from heapq import heappop, heappush
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Entry: TypeAlias = list[Any]
-"""When, in seconds from 0; a number by which no two are equal; and whatever belongs to it."""
+"""When, in seconds from 0; and whatever belongs to it."""
 
 PIECES = 16
 """In a second: of a hundred thousand that are each due within some ten seconds, a few hundred are in one."""
 
+_due = itemgetter(0)
+
 
 class Agenda:
-    """Entries by when they are due; of those due at one instant, that with the smaller number comes first."""
+    """Entries by when they are due; of those due at one instant, that which was added first comes first."""
 
-    __slots__ = ("_heaps", "_next", "_order", "_pieces")
+    __slots__ = ("_next", "_order", "_pieces", "_sorted")
 
     def __init__(self) -> None:
         self._pieces: dict[int, list[Entry]] = {}  # none is empty
         self._order: list[int] = []  # a heap, of all of them
-        self._heaps: set[int] = set()  # those that were put in order
-        self._next: list[Entry] = []  # the first of them, if it is in order; else empty
+        self._sorted: set[int] = set()  # those whose turn has come: what is due first stands last
+        self._next: list[Entry] = []  # the first of them, if it is sorted; else empty
 
     def __iter__(self) -> Iterator[Entry]:
-        """All of them, in no order."""
-        for entries in self._pieces.values():
-            yield from entries
+        """All of them; of those due at one instant, that which was added first comes first."""
+        for piece, entries in self._pieces.items():
+            yield from reversed(entries) if piece in self._sorted else entries
 
     def add(self, entry: Entry) -> None:
-        """Files one more. From now on its first two items must stay as they are."""
+        """Files one more. From now on when it is due must stay as it is."""
         piece = int(entry[0] * PIECES)
         if (entries := self._pieces.get(piece)) is None:
             self._pieces[piece] = [entry]
             heappush(self._order, piece)
             if self._order[0] == piece:
                 self._next = []
-        elif piece in self._heaps:
-            heappush(entries, entry)
+        elif piece in self._sorted:
+            insort_left(entries, entry, key=lambda other: -other[0])
         else:
             entries.append(entry)
 
@@ -56,15 +60,16 @@ class Agenda:
                 return None
             piece = self._order[0]
             self._next = self._pieces[piece]
-            if piece not in self._heaps:
-                heapify(self._next)
-                self._heaps.add(piece)
-        return self._next[0]
+            if piece not in self._sorted:
+                self._next.sort(key=_due)
+                self._next.reverse()
+                self._sorted.add(piece)
+        return self._next[-1]
 
     def pop(self) -> None:
         """Takes out what `first` has just given."""
-        heappop(self._next)
+        self._next.pop()
         if not self._next:
             piece = heappop(self._order)
             del self._pieces[piece]
-            self._heaps.remove(piece)
+            self._sorted.remove(piece)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import AsyncIterator
-from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 Result: TypeAlias = Transition | WatchInterrupted
 Look: TypeAlias = list[Any]
-"""When, a tie-break, whose. That of a callback is in the agenda or in flight, never both, and is used again: where so
+"""When, and whose. That of a callback is in the agenda or in flight, never both, and is used again: where so
 much is new the garbage collector goes through all there is, and a hundred thousand callbacks would wait for that."""
 
 RESTRETCH = 1.25
@@ -70,7 +69,6 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._open: dict[str, WatchMachine] = {}
         self._looks = Agenda()  # that of a discarded callback is void
         self._voided = 0  # how many were discarded since those were last let go of
-        self._serials = count()
         self._results: deque[Result] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
@@ -116,7 +114,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         if key in self._open:
             raise ValueError(f"callback {key} is followed already")
         self._open[key] = machine
-        self._set([now, 0, machine], machine.restretch(self._stretch))
+        self._set([now, machine], machine.restretch(self._stretch))
         self._dispatch()
 
     def discard(self, callback: Callback | int | str) -> Callback | None:
@@ -205,7 +203,7 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def _go_on(self, look: Look, now: float, came_back: CameBack = None) -> Poll | None:
         """The next step of one callback, with what a look brought; the poll to make now, or None."""
-        machine: WatchMachine = look[2]
+        machine: WatchMachine = look[1]
         if self._is_limited:
             machine.stretch = self._stretch
             self._count(machine, -1)
@@ -215,7 +213,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         if isinstance(action, Poll):
             return action
         if isinstance(action, Sleep):
-            look[0], look[1] = action.until, next(self._serials)
+            look[0] = action.until
             self._looks.add(look)
             return None
         if isinstance(action, Emit):
@@ -228,7 +226,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         """Lets go of the looks of discarded callbacks, once they may be most of all."""
         if self._voided > len(self._open) + self._max_in_flight:
             self._voided = 0
-            self._file(look for look in self._looks if self._follows(look[2]))
+            self._file(look for look in self._looks if self._follows(look[1]))
 
     def _file(self, looks: Iterable[Look]) -> None:
         """Makes these all there are."""
@@ -259,7 +257,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         """Ends all that are open: no look will come back any more."""
         error = ClientMisuse("the client is closed; the token resumes the watch on another")
         for machine in tuple(self._open.values()):
-            self._go_on([0.0, 0, machine], self._time(), error)
+            self._go_on([0.0, machine], self._time(), error)
 
     def _wake(self) -> None:
         """Lets the reader see what has changed."""
@@ -267,7 +265,7 @@ class CallbackMonitor(AsyncIterator[Result]):
             self._reader.set_result(None)
 
     def _set(self, look: Look, due: float) -> None:
-        look[0], look[1] = due, next(self._serials)
+        look[0] = due
         self._looks.add(look)
 
     def _set_alarm(self, due: float) -> None:
@@ -304,7 +302,7 @@ class CallbackMonitor(AsyncIterator[Result]):
             if (look := self._looks.first()) is None:
                 return None
             due = look[0]
-            if due - now >= RESOLUTION and not (early and due - now <= look[2].slack):
+            if due - now >= RESOLUTION and not (early and due - now <= look[1].slack):
                 self._set_alarm(due)
                 return None
             self._looks.pop()
@@ -321,7 +319,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         try:
             while taken is not None:
                 look, poll = taken
-                came_back = await self._client._look(look[2].callback, poll)  # noqa: SLF001
+                came_back = await self._client._look(look[1].callback, poll)  # noqa: SLF001
                 now, taken = self._time(), None  # from here on the look may be in the agenda
                 if not isinstance(came_back, CallbackStatus):
                     self._obey(came_back, now)
@@ -375,7 +373,7 @@ class CallbackMonitor(AsyncIterator[Result]):
             return  # looks are waiting: none is moved up before they had their turn
         if stretch < self._stretch_of_all / RESTRETCH:
             # Not so far at once that many are due long since: those would have to wait for each other.
-            due = max((look[2].due_at_stretch(now) for look in self._looks), default=0.0)
+            due = max((look[1].due_at_stretch(now) for look in self._looks), default=0.0)
             stretch = max(stretch, min(self._stretch, due / SOONER))
         self._stretch = stretch
         if 1 / RESTRETCH < self._stretch / self._stretch_of_all < RESTRETCH:
@@ -383,7 +381,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._stretch_of_all = self._stretch
         looks = tuple(self._looks)
         for look in looks:
-            look[0] = look[2].restretch(self._stretch)
+            look[0] = look[1].restretch(self._stretch)
         self._file(looks)
         if (first := self._looks.first()) is not None:
             self._set_alarm(first[0])

@@ -287,7 +287,7 @@ class WatchMachine:
             asked = self._failure.retry_after if isinstance(self._failure, ApiError) else None
             wait = max(min(wait, BACKOFF_MAX), backoff, asked or 0.0)
         else:
-            asleep = self._asleep_for()
+            asleep = 0.0 if self.stretch == 1 else self._asleep_for()
             self.wait = asleep + (wait - asleep) / self.stretch
         self._next_look = now + wait
 
