@@ -1,9 +1,10 @@
 """What a monitor of many callbacks costs: memory, CPU for each poll, how late looks go out; and what a rate limit does.
 
-CPU and memory over real sockets, the responder on another core; cells take turns within each round, and what is
-compared is compared within a round. The rate limit in virtual time, seeded: calls come at random moments and live as
-the built-in model says, at a tenth of the polls that they would have. Static beside it: the best intervals, one for
-each state, that make as many polls; found by search, on lives of the same model.
+CPU and memory over real sockets, the responder on another core. For CPU, a client and two monitors take turns in one
+process, a tenth of a second each: a machine whose other guests come and go is another one a second later. The rate
+limit in virtual time, seeded: calls come at random moments and live as the built-in model says, at a tenth of the polls
+that they would have. Static beside it: the best intervals, one for each state, that make as many polls; found by
+search, on lives of the same model.
 
 A missed target makes it exit with 1.
 """
@@ -20,7 +21,7 @@ import statistics
 import sys
 import tracemalloc
 from bisect import bisect_right
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from time import process_time
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,8 @@ import httpx
 import looptime
 from followers import schedule
 from lifecycles import STATES, Lateness, Model
-from peers import OURS, Server
-from polling import Target, machine, measure, pin, prepare, responder, say
+from peers import Server
+from polling import Target, machine, pin, prepare, responder, say
 from responder import ACCESS_KEY
 from schedules import UNSEEN, Trial, by_state, ours
 
@@ -47,8 +48,8 @@ MANY, FEW = 100_000, 1_000
 IN_FLIGHT = 50
 RUSHED = Polling(speed=10_000, min_interval=1e-4, max_interval=60)
 """By which a look is always due."""
-WINDOW = 2.0
-"""Seconds for which CPU is measured."""
+TURN = 0.1
+"""Seconds for which one polls while the others rest."""
 LAG_WINDOW = 15.0
 BUSY, LESS_BUSY = 0.5, 0.35
 """The part of the time for which a process that has some to spare is not busy; what is aimed at where it was."""
@@ -108,14 +109,51 @@ async def memory(server: Server, count: int) -> float:
     return (used - callers) / count
 
 
-async def cpu(server: Server, count: int) -> float:
-    """Microseconds of CPU for one poll, while a look is always due."""
-    async with monitored(server, count, RUSHED) as monitor:
+async def cpu(server: Server, many: int, rounds: int) -> dict[str, list[float]]:
+    """Microseconds of CPU for one poll, round by round: by `callback_status`, and by two monitors with looks due."""
+    samples: dict[str, list[float]] = {"bare": [], "few": [], "many": []}
+    async with monitored(server, FEW, RUSHED) as one, AsyncExitStack() as stack:
+        await _polls_cost(one)
+        other = await stack.enter_async_context(monitored(server, many, RUSHED))
+        client = await stack.enter_async_context(TeniosClient(ACCESS_KEY, base_url=server.origin))
+        await _polls_cost(other)
+        await _bare_polls_cost(client)
         gc.collect()
-        polls, began = -_polls(monitor), process_time()
-        await asyncio.sleep(WINDOW)
-        used = process_time() - began
-        return used / (polls + _polls(monitor)) * 1e6
+        for _ in range(rounds):
+            samples["bare"].append(await _bare_polls_cost(client))
+            samples["few"].append(await _polls_cost(one))
+            samples["many"].append(await _polls_cost(other))
+    return samples
+
+
+async def _bare_polls_cost(client: TeniosClient) -> float:
+    polls, time, callback = 0, asyncio.get_running_loop().time, Callback(1)
+    until = time() + TURN
+
+    async def work() -> None:
+        nonlocal polls
+        while time() < until:
+            await client.callback_status(callback)
+            polls += 1
+
+    began = process_time()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(IN_FLIGHT):
+            group.create_task(work())
+    return (process_time() - began) / polls * 1e6
+
+
+async def _polls_cost(monitor: CallbackMonitor) -> float:
+    """The same of a monitor, which rests afterwards: it may have no look in flight."""
+    polls, began = -_polls(monitor), process_time()
+    monitor._max_in_flight = IN_FLIGHT  # noqa: SLF001
+    monitor._dispatch()  # noqa: SLF001
+    await asyncio.sleep(TURN)
+    monitor._max_in_flight = 0  # noqa: SLF001
+    while monitor._workers:  # noqa: ASYNC110, SLF001
+        await asyncio.sleep(0.001)
+    used = process_time() - began
+    return used / (polls + _polls(monitor)) * 1e6
 
 
 async def lag(server: Server, count: int, speed: float) -> tuple[float, float]:
@@ -249,12 +287,12 @@ def static(polls: float) -> float:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--callbacks", type=int, default=MANY)
     parser.add_argument("--quick", action="store_true", help="a smoke run, too short to judge by")
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.callbacks = 1, 2 * FEW
+        options.rounds, options.callbacks = 2, 2 * FEW
     return options
 
 
@@ -263,14 +301,10 @@ def main() -> int:
     options = arguments()
     prepare()
     many, targets = options.callbacks, []
-    samples: dict[str, list[float]] = {}
     with suppress(KeyboardInterrupt), responder(pin()) as answering:
         server = Server(answering["plain"], answering["ca"], is_tls=False, concurrency=IN_FLIGHT)
-        for number in range(options.rounds):
-            say(f"round {number + 1} of {options.rounds}")
-            samples.setdefault("bare", []).append(asyncio.run(measure(OURS, server, 50_000)).cpu)
-            samples.setdefault("few", []).append(asyncio.run(cpu(server, FEW)))
-            samples.setdefault("many", []).append(asyncio.run(cpu(server, many)))
+        say("CPU")
+        samples = asyncio.run(cpu(server, many, options.rounds))
         say("lag")
         speed = 1.0
         late, busy = asyncio.run(lag(server, many, speed))
