@@ -109,7 +109,7 @@ dist: $(READY) ## sdist and wheel in dist/, without a network
 	@$(BIN)/python -m build --no-isolation
 
 test-wheel: dist ## the wheel in clean environments: alone, with each extra, and the suite with its lowest dependencies
-	@$(BIN)/python tests/packaging/wheel.py dist/*.whl
+	@$(BIN)/python tests/packaging/wheel.py dist/*.whl $(JOBS)
 
 $(SUPPLY): $(READY)
 	@$(BIN)/pip --disable-pip-version-check install -q --group supply

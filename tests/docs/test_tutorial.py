@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from importlib.metadata import metadata
@@ -14,6 +13,7 @@ import pytest
 
 from tenios_async import CallbackStatus
 
+from ..ports import free_port
 from .pages import FENCE, TUTORIAL, read
 
 STATE = re.compile("|".join(sorted((name for name in vars(CallbackStatus) if name.isupper()), key=len, reverse=True)))
@@ -103,9 +103,7 @@ def lines(text):
 
 @pytest.fixture
 def reader(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    one = Reader(tmp_path, port)
+    one = Reader(tmp_path, free_port())
     yield one
     if one.simulator is not None and one.simulator.poll() is None:  # where a promise is broken
         one.simulator.kill()

@@ -132,13 +132,13 @@ def tools() -> list[str]:
     ]
 
 
-def run_suite(python: Path, folder: Path) -> None:
-    """The tests, copied to where the package is not beside them."""
+def run_suite(python: Path, folder: Path, jobs: str) -> None:
+    """The tests, so many at a time, copied to where the package is not beside them."""
     shutil.copy(ROOT / "pyproject.toml", folder)
     for name in ("tests", "docs"):  # some tests read a page
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     names = [f"tests/{name}" for name in SUITE]
-    options = ["-q", "-p", "no:cacheprovider", "-n", "4", *IGNORED]
+    options = ["-q", "-p", "no:cacheprovider", "-n", jobs, "--dist", "worksteal", *IGNORED]
     subprocess.run([python, "-m", "pytest", *options, *names], check=True, cwd=folder)
 
 
@@ -151,7 +151,7 @@ def environment(folder: Path, *requirements: str) -> Path:
     return python
 
 
-def main(wheel: Path) -> None:
+def main(wheel: Path, jobs: str) -> None:
     cases: list[tuple[str, list[str], list[str]]] = [("alone", [str(wheel)], [BARE, PLACED, BATCH])]
     cases += [(f"[{extra}]", [f"{wheel}[{extra}]"], [program]) for extra, program in OF_EXTRA.items()]
     everything = f"{wheel}[{','.join(OF_EXTRA)}]"
@@ -166,9 +166,9 @@ def main(wheel: Path) -> None:
         print(f"wheel {name}: works ({time.monotonic() - began:.0f} s)", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         but_h11 = [each for each in at_lowest if not each.startswith("h11=")]  # httpx2 asks for a newer one
-        run_suite(environment(Path(folder) / "env", *but_h11, *tools()), Path(folder))
+        run_suite(environment(Path(folder) / "env", *but_h11, *tools()), Path(folder), jobs)
     print("wheel lowest: passes the suite")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    main(Path(sys.argv[1]).resolve(), sys.argv[2])

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tomllib
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from ...ports import free_port
 
 FOLDER = Path(__file__).parents[3] / "examples" / "web_callback"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -38,8 +39,7 @@ def commands(monkeypatch, tmp_path):
 def test_it_starts_as_the_readme_says_and_ends_cleanly(commands):
     subprocess.run([sys.executable, *commands["python", "-c"]], check=True)
     assert Path(os.environ["CALLBACK_LEDGER"]).exists()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, *commands["python", "-m"][:-1], str(port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         while "running on" not in (line := server.stderr.readline()):
@@ -52,8 +52,7 @@ def test_it_starts_as_the_readme_says_and_ends_cleanly(commands):
 
 def test_the_demo_says_where_it_is_and_ends_cleanly():
     subprocess.run(["make", "-n", "example-web"], cwd=FOLDER.parents[1], check=True, capture_output=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "web_callback.demo", "--port", str(port)]
     with subprocess.Popen(
         command, cwd=FOLDER.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
