@@ -7,6 +7,7 @@ under its piece, and each piece is sorted when its turn comes.
 
 from __future__ import annotations
 
+import math
 from bisect import insort_left
 from heapq import heappop, heappush
 from operator import itemgetter
@@ -30,19 +31,23 @@ class Agenda:
     __slots__ = ("_next", "_order", "_pieces", "_sorted")
 
     def __init__(self) -> None:
-        self._pieces: dict[int, list[Entry]] = {}  # none is empty
-        self._order: list[int] = []  # a heap, of all of them
-        self._sorted: set[int] = set()  # those whose turn has come: what is due first stands last
+        self._pieces: dict[float, list[Entry]] = {}  # none is empty
+        self._order: list[float] = []  # a heap, of all of them
+        self._sorted: set[float] = set()  # those whose turn has come: what is due first stands last
         self._next: list[Entry] = []  # the first of them, if it is sorted; else empty
 
     def __iter__(self) -> Iterator[Entry]:
-        """All of them; of those due at one instant, that which was added first comes first."""
-        for piece, entries in self._pieces.items():
+        """All of them, piece by piece; of those due at one instant, that which was added first comes first."""
+        for piece in sorted(self._pieces):
+            entries = self._pieces[piece]
             yield from reversed(entries) if piece in self._sorted else entries
 
     def add(self, entry: Entry) -> None:
         """Files one more. From now on when it is due must stay as it is."""
-        piece = int(entry[0] * PIECES)
+        try:
+            piece: float = int(entry[0] * PIECES)
+        except OverflowError:  # never
+            piece = math.inf
         if (entries := self._pieces.get(piece)) is None:
             self._pieces[piece] = [entry]
             heappush(self._order, piece)
