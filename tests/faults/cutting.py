@@ -147,7 +147,9 @@ class Proxy:
         waiting.cancel()
         if over.is_set() and cut is not None and cut.ending is Ending.RST:
             for end in (writer, up_writer):
-                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                with contextlib.suppress(OSError):  # where it has gone by itself
+                    gone = end.get_extra_info("socket")
+                    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 end.transport.abort()
         elif over.is_set():
             for end in (writer, up_writer):
