@@ -64,6 +64,8 @@ JUDGES = {
     "batch/numbers": "tests/batch/test_numbers.py",
     "batch/beside": "tests/batch/test_beside.py",
     "batch/checks": "tests/batch/test_beside.py tests/batch/test_ledger.py",
+    "batch/making": "tests/batch/test_making.py",
+    "batch/tables": LEDGER,
     "batch/ledger_file": LEDGER,
 }
 """Which tests have to notice a fault in which room."""
