@@ -52,10 +52,10 @@ async def test_respx_that_starts_after_a_request_was_made(using):
     async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as tenios:
         callback = await tenios.init_callback("config", NUMBER)
         with respx.mock(using=using, base_url=server.base_url) as router:
-            router.post("/callback/status").respond(json={"status": "CONNECTED"})
-            assert await tenios.callback_status(callback) == "CONNECTED"
+            router.post("/callback/status").respond(json={"status": "CALL_B_FAILED"})
+            assert await tenios.callback_status(callback) == "CALL_B_FAILED"
         assert service.polls.total() == 0
-        assert await tenios.callback_status(callback) == "REQUESTED"
+        assert await tenios.callback_status(callback) != "CALL_B_FAILED"
         assert service.polls.total() == 1
 
 
