@@ -82,7 +82,7 @@ bench-polling: $(BENCH) ## how few polls and how late, beside other schedules an
 bench-watch: $(BENCH) ## what it costs to follow a callback to its end, beside loops that ask every 2 s; 8 minutes
 	@$(BIN)/python benchmarks/watching.py $(ARGS)
 
-bench-monitor: $(BENCH) ## memory, CPU and lag of a hundred thousand callbacks at once; 3 minutes
+bench-monitor: $(BENCH) ## memory, CPU and lag of a hundred thousand callbacks at once; 4 minutes
 	@$(BIN)/python benchmarks/monitor.py $(ARGS)
 
 bench-batch: $(BENCH) ## contacts a second that a campaign works off, beside httpx and gather; 3 minutes

@@ -50,7 +50,7 @@ IN_FLIGHT = 50
 RUSHED = Polling(speed=10_000, min_interval=RESOLUTION / 10, max_interval=RESOLUTION)
 """By which a look is always due."""
 TURN = 0.1
-"""Seconds for which one polls while the others rest."""
+"""Seconds for which one polls while the other rests."""
 LAG_WINDOW = 15.0
 BUSY, LESS_BUSY = 0.5, 0.35
 """The part of the time for which a process that has some to spare is not busy; what is aimed at where it was."""

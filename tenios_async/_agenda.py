@@ -42,10 +42,11 @@ class Agenda:
             entries = self._pieces[piece]
             yield from reversed(entries) if piece in self._sorted else entries
 
-    def add(self, entry: Entry) -> None:
-        """Files one more. From now on when it is due must stay as it is."""
+    def add(self, entry: Entry, due: float) -> None:
+        """Files one more, whose first item this becomes and stays."""
+        entry[0] = due
         try:
-            piece: float = int(entry[0] * PIECES)
+            piece: float = int(due * PIECES)
         except OverflowError:  # never
             piece = math.inf
         if (entries := self._pieces.get(piece)) is None:

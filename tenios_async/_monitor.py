@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 Result: TypeAlias = Transition | WatchInterrupted
 Look: TypeAlias = list[Any]
-"""When, and whose. That of a callback is in the agenda or in flight, never both, and is used again: where so
-much is new the garbage collector goes through all there is, and a hundred thousand callbacks would wait for that."""
+"""When, and whose. That of a callback is in the agenda or in flight, never both, and is used again: where so much
+is new the garbage collector goes through all there is, and a hundred thousand callbacks would wait for that."""
 
 RESTRETCH = 1.25
 """By what factor the stretch must have changed before looks that are waiting are moved: each time moves all of them."""
@@ -114,7 +114,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         if key in self._open:
             raise ValueError(f"callback {key} is followed already")
         self._open[key] = machine
-        self._set([now, machine], machine.restretch(self._stretch))
+        self._looks.add([now, machine], machine.restretch(self._stretch))
         self._dispatch()
 
     def discard(self, callback: Callback | int | str) -> Callback | None:
@@ -213,8 +213,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         if isinstance(action, Poll):
             return action
         if isinstance(action, Sleep):
-            look[0] = action.until
-            self._looks.add(look)
+            self._looks.add(look, action.until)
             return None
         if isinstance(action, Emit):
             self._tell_of(action.transition)
@@ -226,13 +225,13 @@ class CallbackMonitor(AsyncIterator[Result]):
         """Lets go of the looks of discarded callbacks, once they may be most of all."""
         if self._voided > len(self._open) + self._max_in_flight:
             self._voided = 0
-            self._file(look for look in self._looks if self._follows(look[1]))
+            self._file((look, look[0]) for look in self._looks if self._follows(look[1]))
 
-    def _file(self, looks: Iterable[Look]) -> None:
-        """Makes these all there are."""
+    def _file(self, looks: Iterable[tuple[Look, float]]) -> None:
+        """Makes these all there are, due then."""
         agenda = Agenda()
-        for look in looks:
-            agenda.add(look)
+        for look, due in looks:
+            agenda.add(look, due)
         self._looks = agenda
 
     def _tell_of(self, transition: Transition) -> None:
@@ -263,10 +262,6 @@ class CallbackMonitor(AsyncIterator[Result]):
         """Lets the reader see what has changed."""
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
-
-    def _set(self, look: Look, due: float) -> None:
-        look[0] = due
-        self._looks.add(look)
 
     def _set_alarm(self, due: float) -> None:
         if self._stretch_of_all > 1:
@@ -310,7 +305,7 @@ class CallbackMonitor(AsyncIterator[Result]):
             if (poll := self._go_on(look, due)) is not None:
                 if not is_held:
                     return look, poll
-                self._set(look, min(self._held_until, due + poll.patience))
+                self._looks.add(look, min(self._held_until, due + poll.patience))
         return None
 
     async def _work(self, look: Look, poll: Poll) -> None:
@@ -324,13 +319,13 @@ class CallbackMonitor(AsyncIterator[Result]):
                 if not isinstance(came_back, CallbackStatus):
                     self._obey(came_back, now)
                 if self._go_on(look, now, came_back) is not None:
-                    self._set(look, now)  # due again at once, but after those that were due before
+                    self._looks.add(look, now)  # due again at once, but after those that were due before
                 if self._is_limited:
                     self._adapt()
                 taken = self._take(now)
         except BaseException as failure:
             if taken is not None:  # cancelled, perhaps with the whole loop: the look remains, and no alarm is set
-                self._set(look, self._time())
+                self._looks.add(look, self._time())
             if not isinstance(failure, Exception):
                 raise
             self._failure = failure
@@ -368,23 +363,20 @@ class CallbackMonitor(AsyncIterator[Result]):
         rate = self._client._rate(for_looks=True)  # noqa: SLF001
         stretch = max(1.0, self._client._demand() / (HEADROOM * rate))  # noqa: SLF001
         now = self._time()
-        first = self._looks.first()
-        if stretch < self._stretch and first is not None and first[0] < now - 1 / rate:
+        look = self._looks.first()
+        if stretch < self._stretch and look is not None and look[0] < now - 1 / rate:
             return  # looks are waiting: none is moved up before they had their turn
         if stretch < self._stretch_of_all / RESTRETCH:
             # Not so far at once that many are due long since: those would have to wait for each other.
-            due = max((look[1].due_at_stretch(now) for look in self._looks), default=0.0)
-            stretch = max(stretch, min(self._stretch, due / SOONER))
+            first = max((look[1].due_at_stretch(now) for look in self._looks), default=0.0)
+            stretch = max(stretch, min(self._stretch, first / SOONER))
         self._stretch = stretch
         if 1 / RESTRETCH < self._stretch / self._stretch_of_all < RESTRETCH:
             return
         self._stretch_of_all = self._stretch
-        looks = tuple(self._looks)
-        for look in looks:
-            look[0] = look[1].restretch(self._stretch)
-        self._file(looks)
-        if (first := self._looks.first()) is not None:
-            self._set_alarm(first[0])
+        self._file((look, look[1].restretch(self._stretch)) for look in self._looks)
+        if (look := self._looks.first()) is not None:
+            self._set_alarm(look[0])
 
 
 def _before(result: Result) -> Callback:

@@ -169,8 +169,6 @@ class WatchMachine:
             self._polls += 1
             if not isinstance(came_back, CallbackStatus):
                 self._failed(now, came_back)
-            elif came_back == self.callback.status and self._has_looked:
-                self._seen_again(now)
             elif (transition := self._seen(now, came_back)) is not None:
                 return Emit(transition)
         if self._stop is not None:
@@ -217,14 +215,13 @@ class WatchMachine:
         """Nothing more is wanted: every further step answers Stop without an error."""
         self._stop = Stop(None)
 
-    def _seen_again(self, now: float) -> None:
-        self._failures, self._failure, self._last_look = 0, None, now
-        self._schedule(now)
-
     def _seen(self, now: float, status: CallbackStatus) -> Transition | None:
         self._failures, self._failure = 0, None
         previous, last_look, has_looked = self.callback.status, self._last_look, self._has_looked
         self._last_look, self._has_looked = now, True
+        if status == previous and has_looked:
+            self._schedule(now)
+            return None
         self._seen_since = now
         if has_looked:  # and no phone rings before the delay is over
             self._began_within = now - max(last_look, min(self._delay_ends or last_look, now))
@@ -287,7 +284,7 @@ class WatchMachine:
             asked = self._failure.retry_after if isinstance(self._failure, ApiError) else None
             wait = max(min(wait, BACKOFF_MAX), backoff, asked or 0.0)
         else:
-            asleep = 0.0 if self.stretch == 1 else self._asleep_for()
+            asleep = self._asleep_for()
             self.wait = asleep + (wait - asleep) / self.stretch
         self._next_look = now + wait
 

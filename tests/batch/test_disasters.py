@@ -7,7 +7,7 @@ import pytest
 from .disasters import main
 
 pytestmark = [
-    pytest.mark.timeout(600),  # a busy machine starves its workers
+    pytest.mark.timeout(300),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
 ]
 

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tenios_async import AttemptOutcome, CallbackAttempt, TeniosClient
-from tenios_async.simulator import Service, SimulatorServer
+from tenios_async.simulator import Script, Service, SimulatorServer
 
 pytestmark = pytest.mark.asyncio
 NUMBER = "+491234567890"
@@ -48,14 +48,14 @@ async def test_respx():
 @pytest.mark.parametrize("using", ["httpcore", "httpx"])
 async def test_respx_that_starts_after_a_request_was_made(using):
     """A live connection is in the pool, and still the mock gets the next request."""
-    service = Service()
+    service = Service(script=Script.ended())
     async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as tenios:
         callback = await tenios.init_callback("config", NUMBER)
         with respx.mock(using=using, base_url=server.base_url) as router:
-            router.post("/callback/status").respond(json={"status": "CALL_B_FAILED"})
-            assert await tenios.callback_status(callback) == "CALL_B_FAILED"
+            router.post("/callback/status").respond(json={"status": "CONNECTED"})
+            assert await tenios.callback_status(callback) == "CONNECTED"
         assert service.polls.total() == 0
-        assert await tenios.callback_status(callback) != "CALL_B_FAILED"
+        assert await tenios.callback_status(callback) == "DISCONNECTED"
         assert service.polls.total() == 1
 
 
@@ -94,7 +94,7 @@ AUTOMATIC = """
     import asyncio, sys
     assert "tenios_async" not in sys.modules
     from tenios_async import TeniosClient
-    from tenios_async.simulator import Service, SimulatorServer
+    from tenios_async.simulator import Script, Service, SimulatorServer
 
     async def main():
         async with SimulatorServer(Service()) as server, TeniosClient("key", base_url=server.base_url) as tenios:
