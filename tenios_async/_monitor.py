@@ -314,8 +314,12 @@ class CallbackMonitor(AsyncIterator[Result]):
         try:
             while taken is not None:
                 look, poll = taken
-                came_back = await self._client._look(look[1].callback, poll)  # noqa: SLF001
-                now, taken = self._time(), None  # from here on the look may be in the agenda
+                try:
+                    came_back = await self._client._look(look[1].callback, poll)  # noqa: SLF001
+                except BaseException:  # cancelled, perhaps with the whole loop: the look remains, and no alarm is set
+                    self._looks.add(look, self._time())
+                    raise
+                now = self._time()
                 if not isinstance(came_back, CallbackStatus):
                     self._obey(came_back, now)
                 if self._go_on(look, now, came_back) is not None:
@@ -323,11 +327,7 @@ class CallbackMonitor(AsyncIterator[Result]):
                 if self._is_limited:
                     self._adapt()
                 taken = self._take(now)
-        except BaseException as failure:
-            if taken is not None:  # cancelled, perhaps with the whole loop: the look remains, and no alarm is set
-                self._looks.add(look, self._time())
-            if not isinstance(failure, Exception):
-                raise
+        except Exception as failure:  # the reader is told
             self._failure = failure
             self._wake()
         finally:
