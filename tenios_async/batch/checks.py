@@ -5,17 +5,17 @@ What is damaged is refused and not guessed at.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from tenios_async.batch.beside import witnessed
 from tenios_async.batch.errors import LedgerRefused
+from tenios_async.batch.opening import connect_to_look, header
 from tenios_async.batch.tables import APPLICATION_ID, DAMAGED, SCHEMA, VERSION, checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from pathlib import Path
 
 _COUNTS = """
@@ -27,7 +27,7 @@ SELECT (SELECT count(*) FROM calls NOT INDEXED), (SELECT count(*) FROM calls IND
 def is_ledger(path: Path) -> bool:
     """Whether it says that it is one, of whatever version."""
     try:
-        return path.is_file() and _says_so(_header(path))  # whoever reads a pipe waits
+        return path.is_file() and _says_so(header(path))  # whoever reads a pipe waits
     except OSError:
         return False
 
@@ -35,21 +35,16 @@ def is_ledger(path: Path) -> bool:
 def check_header(path: Path) -> None:
     """Reads what the file says it is, without opening it as a database, which would touch it."""
     try:
-        header = _header(path)
+        says = header(path)
     except FileNotFoundError:
         made = "`tenios batch create` makes one of a list, `SQLiteLedger.create` one for place_once"
         raise LedgerRefused(f"there is no ledger {path}; {made}") from None
     except OSError as error:
         raise LedgerRefused(f"{path} cannot be read: {error.strerror}") from None
-    if not _says_so(header):
+    if not _says_so(says):
         raise LedgerRefused(f"{path} is not a ledger of this library; it was not touched")
-    if (version := int.from_bytes(header[60:64])) != VERSION:
+    if (version := int.from_bytes(says[60:64])) != VERSION:
         raise LedgerRefused(f"{path} is a ledger of version {version}, and this release writes {VERSION}")
-
-
-def _header(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(100)
 
 
 def _says_so(header: bytes) -> bool:
@@ -61,7 +56,7 @@ def check_tables(path: Path) -> None:
 
     The words of the schema are in the file, and SQLite believes them; 100,000 rows take 10 ms.
     """
-    with looking_at(path) as connection:
+    with closing(connect_to_look(path)) as connection:
         if not _schema() <= set(connection.execute("SELECT name, sql FROM sqlite_schema")):
             raise LedgerRefused(f"{path} is damaged (its tables are not those of a ledger); it was not touched")
         rows, keys = connection.execute(_COUNTS).fetchone()
@@ -71,14 +66,14 @@ def check_tables(path: Path) -> None:
 
 @functools.cache
 def _schema() -> frozenset[tuple[str, str]]:
-    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+    with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(SCHEMA)
         return frozenset(connection.execute("SELECT name, sql FROM sqlite_schema"))
 
 
 def check_whole(path: Path) -> None:
     """Raises `LedgerRefused` for damage. Reads all of it: 100,000 rows take half a second."""
-    with looking_at(path) as connection:
+    with closing(connect_to_look(path)) as connection:
         (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
             raise LedgerRefused(
@@ -98,7 +93,7 @@ def damaged(path: Path, row_id: int) -> str:
 def check_commits(path: Path) -> None:
     """Raises `LedgerRefused` for a ledger that has forgotten something: it would ring somebody twice."""
     name = path.name
-    with looking_at(path) as connection:
+    with closing(connect_to_look(path)) as connection:
         (identity,) = connection.execute("SELECT identity FROM mark").fetchone()
         known = witnessed(path, identity)  # before what is compared with it, for somebody may be writing
         commits, is_open = connection.execute("SELECT commits, is_open FROM mark").fetchone()
@@ -114,10 +109,3 @@ def check_commits(path: Path) -> None:
             f"{path} lacks what was recorded last ({known - commits} of {known} commits): it or {name}-wal is damaged, "
             f"missing or older. It was not touched. Restore them: whoever was called since would be called again"
         )
-
-
-@contextlib.contextmanager
-def looking_at(path: Path) -> Generator[sqlite3.Connection]:
-    """Reads it as a database, and writes nothing into it or its log, also when it is closed."""
-    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
-        yield connection

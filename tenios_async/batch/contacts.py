@@ -14,6 +14,7 @@ import attrs
 
 from tenios_async import CallbackRequest
 from tenios_async.batch.cells import line_of, unguarded
+from tenios_async.batch.checks import is_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -157,6 +158,8 @@ _Record: TypeAlias = tuple[int, dict[str, Any], str | None]
 
 
 def _lines(path: Path, digest: Digest | None) -> Iterator[str]:
+    if is_ledger(path):
+        raise SourceError(path, 1, "this is a ledger; give the list of contacts")
     with path.open("rb") as file:
         line = 0
         while raw := file.readline(LONGEST_LINE + 1):

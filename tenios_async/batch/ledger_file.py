@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tenios_async import CallbackStatus
 from tenios_async.batch.beside import Beside, record_beside
-from tenios_async.batch.checks import check_commits, check_header, check_tables, check_whole, damaged, looking_at
+from tenios_async.batch.checks import check_commits, check_header, check_tables, check_whole, damaged
 from tenios_async.batch.errors import LedgerError, LedgerRefused, reading, refused_or_failed, sqlites_as_ours
 from tenios_async.batch.figures import mask_numbers
 from tenios_async.batch.making import appearing, sync_folder
+from tenios_async.batch.opening import connect, connect_to_look
 from tenios_async.batch.row import Resolution
 from tenios_async.batch.standing import IllegalMove, Move, RowState, Standing, called, crash, not_called
 from tenios_async.batch.tables import (
@@ -152,7 +153,7 @@ class LedgerFile:
 
         One who looks meanwhile keeps it from that, and does not do so itself.
         """
-        with contextlib.suppress(sqlite3.Error), looking_at(self.path) as reader:
+        with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(connect_to_look(self.path)) as reader:
             reader.execute("BEGIN")
             reader.execute("SELECT commits FROM mark").fetchone()
             self._connection.close()
@@ -347,7 +348,7 @@ class LedgerFile:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    connection = connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tenios_async import mask_number
+from tenios_async.batch.checks import is_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -122,6 +123,8 @@ def read_opt_outs(path: Path, numbers: Numbers) -> set[str]:
 
     Raises `ValueError`, with its line, for one that cannot be read: it must not be called by mistake.
     """
+    if is_ledger(path):
+        raise ValueError(f"{path} is a ledger; give the list of numbers that are not called")
     found: set[str] = set()
     with path.open("rb") as file:
         for line, raw in enumerate(file, 1):

@@ -8,10 +8,9 @@ statement that writes by itself, a checkpoint, the witness beside the ledger, an
 import asyncio
 import os
 import signal
-import sqlite3
 from pathlib import Path
 
-from tenios_async.batch import beside
+from tenios_async.batch import beside, opening
 
 from ..batch.forking import live_for_each_line
 from ..batch.worker import work
@@ -42,7 +41,7 @@ class Deadly:
 def install(deadly: Deadly) -> None:
     """Only here, in the child."""
 
-    class Connection(sqlite3.Connection):
+    class Connection(opening.Connection):
         def execute(self, sql, *values):
             run = super().execute
             is_alone = sql.startswith(ALONE) and not self.in_transaction
@@ -50,8 +49,7 @@ def install(deadly: Deadly) -> None:
                 run = deadly.around(run)
             return run(sql, *values)
 
-    connect = sqlite3.connect
-    sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Connection, **options)
+    opening.Connection = Connection
     beside._write = deadly.around(beside._write)
     os.fsync = deadly.around(os.fsync)
 

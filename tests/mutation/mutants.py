@@ -65,6 +65,7 @@ JUDGES = {
     "batch/beside": "tests/batch/test_beside.py",
     "batch/checks": "tests/batch/test_beside.py tests/batch/test_ledger.py",
     "batch/making": "tests/batch/test_making.py",
+    "batch/opening": "tests/batch/test_opening.py",
     "batch/tables": LEDGER,
     "batch/ledger_file": LEDGER,
 }
