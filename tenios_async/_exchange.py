@@ -125,8 +125,8 @@ class Exchange(Protocol):
 
         A read that met an idle connection which was closing is sent once more, on a new one.
 
-        `before_send` is awaited when a connection is in hand and not a byte has left; what it raises ends the exchange
-        and comes out as it is.
+        `before_send` is awaited when a connection is in hand and not a byte has left, and once more where the body
+        leaves later, which alone rings a phone. What it raises ends the exchange and comes out as it is.
         """
         ...
 
@@ -424,8 +424,6 @@ class _Sending:
     async def _depart(self, *, times: int) -> None:
         if times > 1 and self._body.dials:
             raise _SecondSend
-        if self._departed:
-            return
         try:
             if self._before_send is not None:
                 await self._before_send()

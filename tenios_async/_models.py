@@ -303,8 +303,8 @@ class CallbackAttempt:
 
     Attributes:
         before_send: awaited once, when a connection is in hand and not a byte has left. If it raises, nothing leaves.
-        at_send: called in the very step in which the request leaves, which may be on another connection and later. If
-            it raises, nothing leaves.
+        at_send: called in the very step in which the request leaves, which may be on another connection and later, and
+            over httpx once more before its body. If it raises, nothing leaves that could ring a phone.
         outcome: None before use.
         callback: the callback, once PLACED.
         error: the error, once REFUSED or UNKNOWN; or why it was NOT_SENT.

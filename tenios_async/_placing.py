@@ -196,7 +196,7 @@ class Placing:
             await answer
             self._asks_in = None
             self._asked = True
-        if self._stopping:
+        if self._stopping and not self._departed:
             raise ClientMisuse("the client was closed before the call was sent; nothing was sent")
         if self._attempt.at_send is not None:
             self._attempt.at_send()

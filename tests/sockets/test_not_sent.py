@@ -326,6 +326,29 @@ async def test_what_is_raised_in_the_step_in_which_it_leaves(client):
     assert server.inits == {"+4930123456": 1}
 
 
+@pytest.mark.parametrize("last", [1, 2])
+async def test_the_last_word_is_asked_before_each_part_of_it_leaves(client, room, anyio_backend_name, last):
+    """Over httpx the headers leave first, and a program may be suspended before the body does, which rings."""
+    calls = []
+
+    def at_send():
+        calls.append(len(calls))
+        if len(calls) == last:
+            raise Objection
+
+    attempt = CallbackAttempt(at_send=at_send)
+    is_in_one = room == "own" and anyio_backend_name == "asyncio"
+    async with Server(answer(PLACED)) as server, client(server.url) as tenios:
+        with contextlib.nullcontext() if is_in_one and last == 2 else pytest.raises(Objection):
+            await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+    if is_in_one and last == 2:
+        assert (attempt.outcome, server.inits[NUMBER]) == (AttemptOutcome.PLACED, 1)
+    else:
+        assert (attempt.outcome, server.inits[NUMBER]) == (AttemptOutcome.NOT_SENT, 0)
+        assert NUMBER.encode() not in server.received
+    assert len(calls) == (1 if is_in_one else last)
+
+
 async def test_a_client_closed_by_before_send_does_not_wait_for_itself(client):
     async def close_it():
         await tenios.aclose()
