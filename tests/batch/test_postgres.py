@@ -242,8 +242,10 @@ async def test_what_is_asked_while_it_is_closed_fails(url):
 async def test_a_further_connection_that_is_closed_asks_nothing_more(url):
     async with PostgresLedger(url) as ledger:
         link = ledger.link()
-        assert await link.ask("SELECT 1") == [(1,)]
+        asking = asyncio.ensure_future(link.ask("SELECT 1"))
+        await asyncio.sleep(0)  # it is asked for
         await link.close()
+        assert await asking == [(1,)]
         with pytest.raises(LedgerFailed, match="closed"):
             await link.ask("SELECT 1")
 

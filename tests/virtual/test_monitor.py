@@ -13,7 +13,7 @@ import anyio.lowlevel
 import httpx
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tenios_async import (
@@ -529,6 +529,7 @@ ACTS = st.tuples(st.floats(0, 20), st.sampled_from(["add", "discard", "pause", "
     room=st.integers(1, 4),
     latency=st.sampled_from([0, 0.05, 3]),
 )
+@example(lives=[[10.0] * 5], acts=[(1, "discard", 0), (5, "add", 0)], room=1, latency=0.05)
 def test_whatever_is_done(lives, acts, room, latency):
     """In order, each transition once, none after an end or a discard, no poll after an end, never too many at once."""
     begins = [[sum(durations[:n]) for n in range(len(CHAIN))] for durations in lives]
