@@ -163,7 +163,7 @@ class Placing:
             else:
                 return self._placed(reply)
             await anyio.sleep(wait)
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("the last try returns or raises")  # where a promise is broken
 
     async def _take_permit(self) -> None:
         if self._permits is None:

@@ -69,7 +69,7 @@ WHERE NOT is_paused AND stopped IS NULL AND coalesce(turns_left, 1) > 0 AND paus
     AND next_turn <= clock_timestamp() + make_interval(secs => %(horizon)s)
 RETURNING granted, extract(epoch FROM first_turn)::float8, coalesce(1 / rate, 0)::float8,
     extract(epoch FROM clock_timestamp())::float8
-"""  # noqa: S608
+"""  # noqa: S608  # our own words
 """The generic cell rate algorithm (ITU-T I.371) without a burst, over all workers: one row, one statement.
 
 Gives how many turns, when the first is, the seconds between two, and the present, by the clock of the database.
@@ -127,13 +127,13 @@ def stopped(reason: str) -> Setting:
 def going_on() -> Setting:
     """Neither paused nor stopped any longer; doubts of before do not count."""
     since = "extract(epoch FROM clock_timestamp())"
-    return Setting(f"UPDATE controls SET stopped = NULL, is_paused = false, since = {since}")  # noqa: S608
+    return Setting(f"UPDATE controls SET stopped = NULL, is_paused = false, since = {since}")  # noqa: S608  # our own words
 
 
 def left_alone(seconds: float) -> Setting:
     """TENIOS asks for fewer requests: no call by anybody for so long."""
     ends = "greatest(pause_ends, clock_timestamp() + make_interval(secs => %s))"
-    return Setting(f"UPDATE controls SET pause_ends = {ends}", (seconds,))  # noqa: S608
+    return Setting(f"UPDATE controls SET pause_ends = {ends}", (seconds,))  # noqa: S608  # our own words
 
 
 def given_back(turns: int) -> Setting:

@@ -168,11 +168,11 @@ class PostgresLedger(Ledger):
         return await self._reading.ask(query, values)
 
     async def _select(self, where: str, values: Sequence[Any] = ()) -> list[Row]:
-        found = await self._ask(f"SELECT {ROW} FROM calls WHERE {where}", values)  # noqa: S608
+        found = await self._ask(f"SELECT {ROW} FROM calls WHERE {where}", values)  # noqa: S608  # our own words
         return [row_of(columns)[0] for columns in found]
 
     async def _load_all(self, row_ids: list[int]) -> list[Row | None]:
-        found = await self._ask(f"SELECT {ROW} FROM calls WHERE id = ANY(%s)", [row_ids])  # noqa: S608
+        found = await self._ask(f"SELECT {ROW} FROM calls WHERE id = ANY(%s)", [row_ids])  # noqa: S608  # our own words
         rows: dict[int, Row] = {}
         for columns in found:
             row, changes = row_of(columns)
@@ -234,7 +234,7 @@ class _Batch:
             fresh = set()
 
     async def _look(self, connection: Connection, row_ids: set[int]) -> set[int]:
-        query = f"SELECT id, {STANDING}, changes FROM calls WHERE id = ANY(%s)"  # noqa: S608
+        query = f"SELECT id, {STANDING}, changes FROM calls WHERE id = ANY(%s)"  # noqa: S608  # our own words
         found = await (await connection.execute(query.encode(), [sorted(row_ids)])).fetchall()
         for row_id, *standing, changes in found:
             self.known[row_id] = (standing_from(standing), changes)

@@ -256,7 +256,7 @@ class PostgresSession:
         """Writes down what a person says became of a row in doubt, within a transaction. Raises `IllegalMove`."""
         self.connection.execute("SET LOCAL idle_in_transaction_session_timeout = '10s'")
         found = self.connection.execute(
-            f"SELECT {ROW}, changed_at < clock_timestamp() - make_interval(secs => %s), shard FROM calls "  # noqa: S608
+            f"SELECT {ROW}, changed_at < clock_timestamp() - make_interval(secs => %s), shard FROM calls "  # noqa: S608  # our own words
             "WHERE id = %s FOR UPDATE",
             (SEND_WITHIN, row.id),
         ).fetchone()
@@ -281,7 +281,7 @@ class PostgresSession:
 
     def exclude(self, numbers: Sequence[str], reason: str, at: datetime) -> int:
         """Takes those of these numbers that are QUEUED off the list, within a transaction, and gives how many."""
-        columns = f"SELECT {ROW} FROM calls WHERE key = ANY(%s) AND state = 'QUEUED' FOR UPDATE"  # noqa: S608
+        columns = f"SELECT {ROW} FROM calls WHERE key = ANY(%s) AND state = 'QUEUED' FOR UPDATE"  # noqa: S608  # our own words
         change = Changes()
         count = 0
         for found in self.connection.execute(columns, (list(numbers),)).fetchall():
@@ -357,7 +357,7 @@ class PostgresSession:
         self._server.check_ledger(self._url, _mark(self.connection), writing=True)
 
     def _select(self, where: str, values: Iterable[Any]) -> Iterator[Row]:
-        for columns in self.query(f"SELECT {ROW} FROM calls WHERE {where}", values):  # noqa: S608
+        for columns in self.query(f"SELECT {ROW} FROM calls WHERE {where}", values):  # noqa: S608  # our own words
             yield row_of(columns)[0]
 
     def _one(self, sql: str) -> Any:

@@ -92,7 +92,7 @@ FROM unnest(
 ) AS new ({REQUEST}, hash)
 ON CONFLICT (key) DO NOTHING
 RETURNING id, key
-"""  # noqa: S608
+"""  # noqa: S608  # our own words
 """Gives the rows that are new."""
 
 CHANGE: Final = f"""
@@ -118,7 +118,7 @@ WITH wanted AS (
     INSERT INTO transitions SELECT seen.* FROM seen JOIN changed ON changed.id = seen.call
 )
 SELECT id, current_setting('synchronous_commit') FROM changed
-"""  # noqa: S608
+"""  # noqa: S608  # our own words
 """Makes those of the changes whose rows are still what they were computed from, and gives which those are."""
 
 

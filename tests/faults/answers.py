@@ -218,7 +218,7 @@ def bombs(chance: random.Random, tally: Tally) -> None:
             status = await tenios.callback_status(10)
         except TeniosError as error:
             return type(error).__name__
-        raise AssertionError(f"{name} was taken for the state {status!r:.100}")
+        raise AssertionError(f"{name} was taken for the state {status!r:.100}")  # where a promise is broken
 
     if tally.is_measuring:
         tracemalloc.start()

@@ -112,7 +112,7 @@ def slow(chance: random.Random, tally: Tally) -> None:
         except RequestTimeout:
             tally.trial("RequestTimeout")
         else:
-            raise AssertionError("answered")
+            raise AssertionError("answered")  # where a promise is broken
         tally.measured("after the deadline", anyio.current_time() - began - timeout, "s", bound=LATE)
 
     async def main() -> None:

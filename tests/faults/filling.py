@@ -89,9 +89,9 @@ async def fill(path: Path, url: str, what: str, count: int) -> int:
                         await ledger.place_once(client, CallbackRequest(CONFIG, "+4915799999999"), key="another")
                     except LedgerFailed:
                         continue
-                    raise AssertionError("placed after the ledger had failed") from None
+                    raise AssertionError("placed after the ledger had failed") from None  # where a promise is broken
                 return done
-    raise AssertionError("it never failed")
+    raise AssertionError("it never failed")  # where a promise is broken
 
 
 def main(path: str, url: str, kept: str, fault: str) -> None:

@@ -200,4 +200,4 @@ def test_a_ledger_that_is_none(content, has_header):
                 opening(parent / "calls.db").close()
             except (LedgerRefused, LedgerFailed):
                 continue
-            raise AssertionError("it was taken for a ledger")
+            raise AssertionError("it was taken for a ledger")  # where a promise is broken

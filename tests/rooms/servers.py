@@ -121,7 +121,7 @@ class RealServer:
             )  # fmt: skip
         until(lambda: ready(process.pid).exists() or process.poll() is not None, f"{command[0]} does not start")
         if process.poll() is not None:
-            raise AssertionError(f"{command[0]} ended at once: {self._errors.read_text()}")
+            raise AssertionError(f"{command[0]} ended at once: {self._errors.read_text()}")  # where a promise is broken
         return process
 
 

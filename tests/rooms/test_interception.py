@@ -28,7 +28,7 @@ def nobody_connects(monkeypatch):
     """A name that is looked up is a request that got away."""
 
     def refuse(host, *_, **__):
-        raise AssertionError(f"somebody asked for {host}")
+        raise AssertionError(f"somebody asked for {host}")  # where a promise is broken
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 

@@ -34,4 +34,4 @@ class AtAwait:
 def every_k(most=200):
     """1, 2, 3 and so on, for a loop that ends when there is no k-th await any more."""
     yield from range(1, most)
-    raise AssertionError("it never ran to its end")
+    raise AssertionError("it never ran to its end")  # where a promise is broken
