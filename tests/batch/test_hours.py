@@ -113,3 +113,7 @@ def test_what_opens_is_open_and_was_not_before(first, last, naive):
     assert opens >= now
     if opens > now:
         assert not hours.is_open(opens.astimezone(UTC) - timedelta(seconds=1))
+
+
+def test_they_are_equal_however_they_are_written():
+    assert Hours.parse("9-18", tz="UTC") == Hours.parse("Mon-Sun 9:00-18", tz="UTC") != Hours.parse("9-17", tz="UTC")
