@@ -39,14 +39,17 @@ def answered(request: Request) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def client(room: str, url: str, context: ssl.SSLContext | None = None, **options) -> AsyncIterator[TeniosClient]:
+async def client(
+    room: str, url: str, context: ssl.SSLContext | None = None, *, max_connections: int = 100, **options
+) -> AsyncIterator[TeniosClient]:
     """Without a connection from before."""
     if room == "pool":
-        async with TeniosClient(KEY, base_url=url, ssl_context=context, **options) as tenios:
+        options |= {"ssl_context": context, "max_connections": max_connections}
+        async with TeniosClient(KEY, base_url=url, **options) as tenios:
             assert tenios.transport == "pool"
             yield tenios
         return
-    limits = httpx.Limits(max_keepalive_connections=0)
+    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=0)
     async with httpx.AsyncClient(verify=context or certificates().trusting, trust_env=False, limits=limits) as http:
         async with TeniosClient(KEY, base_url=url, http_client=http, **options) as tenios:
             yield tenios
