@@ -191,13 +191,19 @@ async def shape(proxy: Proxy, room: str, number: str) -> dict[Way, list[int]]:
         return {way: [size for size in meter.records if size] for way, meter in proxy.meters.items()}
 
 
+def firsts(records: dict[Way, list[int]], *, is_tls: bool) -> dict[Way, int]:
+    """Of which record on it is the request and the answer; those before are of the handshake."""
+    if not is_tls:
+        return dict.fromkeys(Way, 0)
+    return {Way.REQUEST: HELLO_TO_FINISHED, Way.ANSWER: len(records[Way.ANSWER]) - 1}
+
+
 def offsets(records: dict[Way, list[int]], chance: random.Random, *, is_tls: bool) -> Iterator[tuple[Way, int, int]]:
     """Every byte of request and answer, and some of the handshake."""
-    for way, first in ((Way.REQUEST, HELLO_TO_FINISHED), (Way.ANSWER, len(records[Way.ANSWER]) - 1)):
-        first_record = first if is_tls else 0
-        handshake = [(way, i, at) for i, size in enumerate(records[way][:first_record]) for at in range(size)]
+    for way, first in firsts(records, is_tls=is_tls).items():
+        handshake = [(way, i, at) for i, size in enumerate(records[way][:first]) for at in range(size)]
         yield from chance.sample(handshake, min(HANDSHAKE_OFFSETS, len(handshake)))
-        for index, size in enumerate(records[way][first_record:], first_record):
+        for index, size in enumerate(records[way][first:], first):
             yield from ((way, index, at) for at in range(size))
 
 
@@ -207,10 +213,14 @@ async def cut_everywhere(chance: random.Random, tally: Tally, *, is_tls: bool) -
     outcomes: dict[str, AttemptOutcome] = {}
     async with Server(behave) as server:
         for room in ROOMS:
-            async with Proxy(server.address, is_tls=is_tls) as proxy:
-                number = next(fresh)
-                records = await shape(proxy, room, number)
-                outcomes[number] = AttemptOutcome.PLACED
+
+            async def measure(room: str = room) -> dict[Way, list[int]]:
+                async with Proxy(server.address, is_tls=is_tls) as proxy:
+                    number = next(fresh)
+                    outcomes[number] = AttemptOutcome.PLACED
+                    return await shape(proxy, room, number)
+
+            records = await measure()
             places = list(itertools.product(offsets(records, chance, is_tls=is_tls), Ending))
             chance.shuffle(places)
 
@@ -227,6 +237,9 @@ async def cut_everywhere(chance: random.Random, tally: Tally, *, is_tls: bool) -
                         tally.trial(outcomes[number])
 
             await asyncio.gather(*(lane() for _ in range(LANES)))
+            last = await measure()
+            for way, first in firsts(records, is_tls=is_tls).items():
+                assert last[way][first:] == records[way][first:], "longer than where it was cut"
     assert_honest(outcomes, server.inits)
 
 
