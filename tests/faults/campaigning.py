@@ -1,9 +1,11 @@
 """A program that works a campaign to its end: a ledger and a base URL; then `descriptors=N`, how many more files it may open.
 
-It prints `refused` where the ledger is another's, `stopped` where too many calls are in doubt, else `ended`.
+It prints `refused` where the ledger is another's, `stopped` where too many calls are in doubt, else `ended`; then how many
+connections found no descriptor.
 """
 
 import asyncio
+import errno
 import os
 import resource
 import sys
@@ -13,6 +15,19 @@ from tenios_async.batch import LedgerRefused, SQLiteLedger
 from tenios_async.batch.runner import Runner
 
 from .rooms import KEY
+
+
+class Connecting(asyncio.SelectorEventLoop):
+    """Counts the connections that found no descriptor."""
+
+    refused = 0
+
+    async def create_connection(self, *arguments, **options):
+        try:
+            return await super().create_connection(*arguments, **options)
+        except OSError as failure:
+            self.refused += failure.errno == errno.EMFILE
+            raise
 
 
 async def main(path: str, url: str, *more: str) -> str:
@@ -33,4 +48,5 @@ async def main(path: str, url: str, *more: str) -> str:
 
 
 if __name__ == "__main__":
-    print(asyncio.run(main(*sys.argv[1:])), flush=True)
+    with asyncio.Runner(loop_factory=Connecting) as runner:
+        print(runner.run(main(*sys.argv[1:])), runner.get_loop().refused, flush=True)
