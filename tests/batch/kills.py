@@ -19,43 +19,56 @@ from tenios_async.simulator import Fault, Manner, Script, Service, SimulatorServ
 WORKER = Path(__file__).with_name("worker.py")
 PLACING = 5
 """Calls that the worker has under way at once."""
-
-
+REQUESTS, SECONDS = 40, 0.03
+"""A worker is killed at one of so many requests, or within so long after it."""
 MANNERS = [Manner.DROP, Manner.RESET] * 10 + [Manner.STALL]
 """How the answer to a call is lost that was placed."""
 
 
 class Killer(Service):
-    """Answers like TENIOS, and kills whoever asks at a request that was drawn: before it is carried out, or after."""
+    """Answers like TENIOS, and kills whoever asks at a request that was drawn: before it is carried out, after, or later."""
 
     def __init__(self, chance: random.Random, **options):
         super().__init__(**options)
         self._chance = chance
+        self._victim = None
         self._left = None
-        self._before = True
-        self.victim = None
+        self._when = "before"
+        self._timer = None
         self.kills = 0
 
-    def draw(self, *, victim, most):
-        self.victim = victim
-        self._left = self._chance.randint(1, most)
-        self._before = self._chance.random() < 0.5
+    def draw(self, victim):
+        self._victim = victim
+        self._when = self._chance.choice(("before", "after", "later", "later"))
+        self._left = self._chance.randint(self._when != "later", REQUESTS)
+        if self._left == 0:
+            self._kill_later()
+
+    def let_live(self):
+        self._left = None
+        if self._timer is not None:
+            self._timer.cancel()
 
     def handle(self, method, path, body):
-        strikes = False
-        if self.victim is not None and self._left is not None:
+        when = None
+        if self._left is not None:
             self._left -= 1
-            strikes = self._left == 0
-        if strikes and self._before:
+            when = self._when if self._left == 0 else None
+        if when == "before":
             self._kill()
         answer = super().handle(method, path, body)
-        if strikes and not self._before:
+        if when == "after":
             self._kill()
+        elif when == "later":
+            self._kill_later()
         return answer
+
+    def _kill_later(self):
+        self._timer = asyncio.get_running_loop().call_later(self._chance.uniform(0, SECONDS), self._kill)
 
     def _kill(self):
         self.kills += 1
-        os.kill(self.victim, signal.SIGKILL)
+        os.kill(self._victim, signal.SIGKILL)
 
 
 @asynccontextmanager
@@ -93,9 +106,9 @@ async def survive(folder: Path, *, kills: int, seed: int, contacts: int, faults:
             process.stdin.write(b"go\n")
             victim = int(await process.stdout.readline())
             if service.kills < kills:
-                service.draw(victim=victim, most=40)
+                service.draw(victim)
             code = int(await process.stdout.readline())
-            service.victim = None
+            service.let_live()
             assert code in (0, -signal.SIGKILL)
             if code == 0:
                 assert service.kills >= kills, "the contacts were used up before the kills"
