@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from tenios_async import AttemptOutcome, RequestTimeout, TeniosClient
+from tenios_async import AttemptOutcome, RequestTimeout
 
 from ..sockets.misbehaving import Server, close, finish, on_release, reset, silent
 from .experiment import Tally, experiment
-from .rooms import KEY, ROOMS, answered, assert_honest, client, numbers, place
+from .rooms import ALL_ROOMS, ROOMS, answered, assert_honest, client, numbers, place
 
 if TYPE_CHECKING:
     import random
 
+    from tenios_async import TeniosClient
+
     from ..sockets.misbehaving import Behaviour, Peer
 
 REUSED = 200
+"""In each room."""
 IN_THE_INSTANT = 0.0015
 """Seconds around the moment in which a connection is used again."""
 SLOW_EACH = 5
@@ -47,17 +50,17 @@ def closing(chance: random.Random) -> Behaviour:
 
 
 @experiment(
-    "A keep-alive connection is closed in the instant of reuse",
+    "A keep-alive connection is closed in the instant of reuse; all rooms",
     "no second init; what may have arrived is UNKNOWN",
-    trials=REUSED,
+    trials=REUSED * len(ALL_ROOMS),
     passes=50,
 )
 def closed_as_it_is_reused(chance: random.Random, tally: Tally) -> None:
-    async def main() -> None:
+    async def main(room: str) -> None:
         fresh, outcomes = numbers(), {}
         async with Server(*(closing(chance) for _ in range(8 * REUSED))) as server:
             for _ in range(REUSED):
-                async with TeniosClient(KEY, base_url=server.url) as tenios:
+                async with client(room, server.url, keeps_alive=True) as tenios:
                     first, second = next(fresh), next(fresh)
                     outcomes[first], _ = await place(tenios, first)
                     assert outcomes[first] is AttemptOutcome.PLACED
@@ -65,10 +68,13 @@ def closed_as_it_is_reused(chance: random.Random, tally: Tally) -> None:
                     while time.perf_counter() < until:  # noqa: ASYNC110  # finer than a loop sleeps
                         await asyncio.sleep(0)
                     outcomes[second], _ = await place(tenios, second)
-                tally.trial(outcomes[second])
+                tally.trial(f"{room}: {outcomes[second]}")
         assert_honest(outcomes, server.inits)
+        if room == "own httpx":
+            assert set(outcomes.values()) == {AttemptOutcome.PLACED}, "a call takes a new connection there"
 
-    asyncio.run(main())
+    for room in ALL_ROOMS:
+        asyncio.run(main(room))
 
 
 def dripping(peer: Peer) -> None:

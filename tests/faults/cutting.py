@@ -20,7 +20,7 @@ from tenios_async import AttemptOutcome
 from ..sockets.certificates import certificates
 from ..sockets.misbehaving import Server, over_tls
 from .experiment import Tally, experiment
-from .rooms import ROOMS, answered, assert_honest, client, numbers, place
+from .rooms import ALL_ROOMS, answered, assert_honest, client, numbers, place
 
 if TYPE_CHECKING:
     import random
@@ -212,7 +212,7 @@ async def cut_everywhere(chance: random.Random, tally: Tally, *, is_tls: bool) -
     behave = over_tls(certificate.good, answering) if is_tls else answering
     outcomes: dict[str, AttemptOutcome] = {}
     async with Server(behave) as server:
-        for room in ROOMS:
+        for room in ALL_ROOMS:
 
             async def measure(room: str = room) -> dict[Way, list[int]]:
                 async with Proxy(server.address, is_tls=is_tls) as proxy:
@@ -244,7 +244,7 @@ async def cut_everywhere(chance: random.Random, tally: Tally, *, is_tls: bool) -
 
 
 @experiment(
-    "FIN and RST at every byte of request and answer, each way, in plain HTTP; both rooms",
+    "FIN and RST at every byte of request and answer, each way, in plain HTTP; all rooms",
     "a call that arrived is PLACED or UNKNOWN; none arrives twice",
     trials=None,
     passes=20,
@@ -254,7 +254,7 @@ def cut_plain(chance: random.Random, tally: Tally) -> None:
 
 
 @experiment(
-    "FIN and RST at every byte of request and answer over TLS, and at bytes of the handshake that are drawn; both rooms",
+    "FIN and RST at every byte of request and answer over TLS, and at bytes of the handshake that are drawn; all rooms",
     "a call that arrived is PLACED or UNKNOWN; none arrives twice",
     trials=None,
     passes=20,

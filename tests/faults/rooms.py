@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 KEY = "CANARY-KEY-0123456789"
 CONFIG = "config-id"
 ROOMS = ("pool", "httpx")
+"""The pool, and a caller's httpx client."""
+ALL_ROOMS = (*ROOMS, "own httpx")
+"""And httpx clients of the library's own, which it has where the pool does not reach."""
 
 
 def numbers() -> Iterator[str]:
@@ -40,17 +43,26 @@ def answered(request: Request) -> bytes:
 
 @contextlib.asynccontextmanager
 async def client(
-    room: str, url: str, context: ssl.SSLContext | None = None, *, max_connections: int = 100, **options
+    room: str,
+    url: str,
+    context: ssl.SSLContext | None = None,
+    *,
+    max_connections: int = 100,
+    keeps_alive: bool = False,
+    **options,
 ) -> AsyncIterator[TeniosClient]:
-    """Without a connection from before."""
-    if room == "pool":
-        options |= {"ssl_context": context, "max_connections": max_connections}
-        async with TeniosClient(KEY, base_url=url, **options) as tenios:
-            assert tenios.transport == "pool"
+    """Without a connection from before. Whether a caller's client keeps some is the caller's to say."""
+    context = context or certificates().trusting
+    if room != "httpx":
+        tenios = TeniosClient(KEY, base_url=url, ssl_context=context, max_connections=max_connections, **options)
+        if room == "own httpx":
+            tenios._rooms._why_httpx, tenios._rooms._is_settled = "the experiment is about it", True
+        async with tenios:
+            assert tenios.transport == room.removeprefix("own ")
             yield tenios
         return
-    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=0)
-    async with httpx.AsyncClient(verify=context or certificates().trusting, trust_env=False, limits=limits) as http:
+    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections * keeps_alive)
+    async with httpx.AsyncClient(verify=context, trust_env=False, limits=limits) as http:
         async with TeniosClient(KEY, base_url=url, http_client=http, **options) as tenios:
             yield tenios
 
