@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 KEYS = re.compile(rb"CANARY-KEY|s3cret-key-of-the-tests")
-NUMBERS = re.compile(rb"4915799900[0-9]{3}|498765432101|498005556677")
+NUMBERS = re.compile(rb"49157999[0-9]{5}|498765432101|498005556677")
 LOGGERS = ("tenios_async", "httpx", "httpcore", "asyncio")
 ASKED_FOR = re.compile(r"\.(csv|jsonl|txt|db|db-wal|db-shm|part|py)$|rejects|export")
 """Names of files in which the user wants the number."""

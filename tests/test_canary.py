@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .canary import ASKED_FOR, Found, Listener, look
+from .canary import ASKED_FOR, NUMBERS, Found, Listener, look
+from .faults.rooms import numbers
 
 KEY, NUMBER = "CANARY-KEY-0123456789", "+4915799900042"
 
@@ -19,6 +20,10 @@ def test_what_it_finds(secret):
     listener = Listener()
     listener.emit(logging.LogRecord("a", logging.DEBUG, "", 0, "%s", (secret,), None))
     assert listener.found
+
+
+def test_each_number_that_the_experiments_draw():
+    assert all(NUMBERS.search(number.encode()) for number in numbers())
 
 
 def test_a_pickle():
