@@ -9,7 +9,7 @@ from tenios_async.batch.postgres import PostgresLedger
 
 
 async def main(url: str, base_url: str) -> None:
-    async with PostgresLedger(url) as ledger, TeniosClient("key", base_url=base_url) as client:
+    async with PostgresLedger(url) as ledger, TeniosClient("CANARY-KEY-0123456789", base_url=base_url) as client:
         print("open", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             key, number = line.split()

@@ -94,7 +94,7 @@ async def survive(server, url, folder, *, seconds: float, seed: int, patience: f
     """A campaign that lasts about as long as the disasters do, and is then left to end; checks what must hold."""
     chance = random.Random(seed)
     where = PostgresURL.parse(url)
-    numbers = [f"+49123{index:07d}" for index in range(int(seconds * RATE))]
+    numbers = [f"+49157999{index:05}" for index in range(int(seconds * RATE))]
 
     def fill(session):
         session.put_all([NewRow(number, CallbackRequest("config", number)) for number in numbers])

@@ -87,7 +87,7 @@ async def survive(folder: Path, *, kills: int, seed: int, contacts: int, faults:
     """Kills a campaign that often, resumes it until it is done, and checks what must hold. Gives where the rows ended."""
     chance = random.Random(seed)
     path, told = folder / "campaign.db", folder / "told"
-    numbers = [f"+49123{index:07d}" for index in range(contacts)]
+    numbers = [f"+49157999{index:05}" for index in range(contacts)]
 
     def fill(ledger: LedgerFile) -> None:
         with ledger.transaction():

@@ -12,9 +12,11 @@ from tenios_async import Polling, TeniosClient
 from tenios_async.batch.distributed import Worker
 from tenios_async.batch.postgres import PostgresLedger
 
+KEY = "CANARY-KEY-0123456789"
+
 
 async def work(url: str, base_url: str, heartbeat: float, left_alone: float) -> None:
-    async with PostgresLedger(url, patience=30) as ledger, TeniosClient("key", base_url=base_url, timeout=1) as client:
+    async with PostgresLedger(url, patience=30) as ledger, TeniosClient(KEY, base_url=base_url, timeout=1) as client:
         polling = Polling.fixed(0.5)
         await Worker(ledger, client, concurrency=40, polling=polling, heartbeat=heartbeat, left_alone=left_alone).run()
 

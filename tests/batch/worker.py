@@ -11,12 +11,14 @@ from tenios_async import TeniosClient
 from tenios_async.batch import SQLiteLedger
 from tenios_async.batch.runner import Runner
 
+KEY = "CANARY-KEY-0123456789"
+
 
 async def work(ledger_path: str, base_url: str, told: int) -> None:
     def tell(row, transition):
         os.write(told, f"{transition.callback.id}\n".encode())
 
-    async with SQLiteLedger(ledger_path) as ledger, TeniosClient("key", base_url=base_url, timeout=1) as client:
+    async with SQLiteLedger(ledger_path) as ledger, TeniosClient(KEY, base_url=base_url, timeout=1) as client:
         await Runner(ledger, client, concurrency=5, max_unknown=1, hook=tell).run()
 
 

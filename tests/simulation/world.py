@@ -26,6 +26,7 @@ from tenios_async.simulator import Script, Service
 
 from ..batch.memory import FileLedger, MemoryLedger
 from ..faults.experiment import folder
+from ..faults.rooms import KEY
 from ..rooms.network import Network, with_length
 from ..virtual_time import virtual_loop
 
@@ -124,7 +125,7 @@ class World:
 
     def __init__(self, seed, folder, *, contacts=12):
         self.chance = random.Random(seed)
-        numbers = [f"+4915799{index:06}" for index in range(contacts)]
+        numbers = [f"+49157999{index:05}" for index in range(contacts)]
         requests = [CallbackRequest("config", number) for number in numbers]
         on_disk = folder is not None
         self.disk = FileDisk(requests, self.chance, folder) if on_disk else MemoryDisk(requests, self.chance)
@@ -178,7 +179,7 @@ class World:
             "hook": lambda row, transition: self.told.append((row.id, transition.callback.id)),
         }
         try:
-            async with TeniosClient("key", base_url=URL, timeout=self.chance.choice([2, 30])) as client:
+            async with TeniosClient(KEY, base_url=URL, timeout=self.chance.choice([2, 30])) as client:
                 await Runner(self.disk, client, **options).run()
         except LedgerFailed:
             assert self.has_faults
