@@ -1,26 +1,29 @@
 """The secret canary: what the suites use as key and number is in nothing that they printed, logged, pickled or wrote.
 
-A pytest plugin for all tests. Looked at are: what each test printed and logged (the library's loggers at DEBUG; those
-of httpx and asyncio at what a test asks for), whatever `pickle.dumps` made, and at the end every file that is
-left in the tests' temporary folders. A number may stand in files in which the user asked for it: a ledger, a list of
-contacts, what was rejected, an export. A key may stand nowhere but in the file that the user keeps it in.
+A pytest plugin for all tests. Looked at are: what each test printed, what it read of that by `capsys` and of what its
+child processes printed; what was logged (the library's loggers at DEBUG; those of
+httpx and asyncio at what a test asks for); whatever `pickle.dumps` made; at the end every file that is left
+in the tests' temporary folders. A number may stand in files in which the user asked for it: a ledger, a list of
+contacts, what was rejected, an export; and in what a test prints that is marked so. A key may stand nowhere but in the file that the user keeps it in.
 """
 
 from __future__ import annotations
 
+import asyncio.subprocess
+import functools
 import logging
 import pickle
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-KEYS = re.compile(rb"CANARY-KEY|s3cret-key-of-the-tests")
+KEYS = (re.compile(rb"CANARY-KEY"), re.compile(rb"s3cret-key-of-the-tests"))
 NUMBERS = re.compile(rb"49157999[0-9]{5}|498765432101|498005556677")
 LOGGERS = ("tenios_async", "httpx", "httpcore", "asyncio")
 ASKED_FOR = re.compile(r"\.(csv|jsonl|txt|db|db-wal|db-shm|part|py)$|rejects|export")
 """Names of files in which the user wants the number."""
-
 
 KEPT_IN = "key"
 """The name of the file that a test hands over with --access-key-file, or the like."""
@@ -34,68 +37,131 @@ class Found(AssertionError):
 
 def look(what: str, data: bytes, *, number: bool = True) -> None:
     """Raises `Found`, and shows what is around it and not the secret."""
-    for pattern in (KEYS, NUMBERS) if number else (KEYS,):
+    for pattern in (*KEYS, NUMBERS) if number else KEYS:
         if (hit := pattern.search(data)) is not None:
             around = data[max(0, hit.start() - 80) : hit.start()] + b"<here>" + data[hit.end() : hit.end() + 80]
             raise Found(f"a secret in {what}: {around!r}")
 
 
-class Listener(logging.Handler):
-    """Hears every record; what it finds it keeps until the test is over."""
+def look_into(path: str, data: bytes) -> None:
+    """The same for a file."""
+    name = Path(path).name
+    if name != KEPT_IN:
+        look(path, data, number=ASKED_FOR.search(name) is None)
 
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.found: list[Found] = []
+
+class Listener(logging.Handler):
+    """Hears every record."""
+
+    def __init__(self, look) -> None:
+        super().__init__()
+        self._look = look
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            look(f"a record of {record.name}", self.format(record).encode("utf-8", "replace"))
-        except Found as found:
-            self.found.append(found)
+        self._look(f"a record of {record.name}", self.format(record).encode("utf-8", "replace"))
 
 
 class Canary:
-    """The plugin."""
+    """The plugin. What it finds it keeps until the test is over."""
 
     def __init__(self) -> None:
-        self._listener = Listener()
-        self._dumps = pickle.dumps
+        self._found: list[Found] = []
+        self._is_asked_for = False
+        self._listener = Listener(self._look)
+        self._patch = pytest.MonkeyPatch()
 
     def pytest_sessionstart(self) -> None:
-        for name in LOGGERS:
-            logging.getLogger(name).addHandler(self._listener)
         logging.getLogger("tenios_async").setLevel(logging.DEBUG)
-
-        def dumps(*arguments, **options):
-            data = self._dumps(*arguments, **options)
-            look("a pickle", data)
-            return data
-
-        pickle.dumps = dumps
+        self._hear_what_is_read()
+        self._hear_loggers()
+        self._hear_pickles()
 
     def pytest_unconfigure(self) -> None:
-        pickle.dumps = self._dumps
+        self._patch.undo()
         for name in LOGGERS:
             logging.getLogger(name).removeHandler(self._listener)
+
+    def _look(self, what: str, data: bytes, *, number: bool = True) -> None:
+        try:
+            look(what, data, number=number)
+        except Found as found:
+            self._found.append(found)
+
+    def _look_at_print(self, what: str, text: str | bytes | None) -> None:
+        data = text.encode("utf-8", "replace") if isinstance(text, str) else text or b""
+        self._look(what, data, number=not self._is_asked_for)
+
+    def _looking(self, what: str, function):
+        """The function, whose results are looked at."""
+
+        @functools.wraps(function)
+        def looking(*arguments, **options):
+            result = function(*arguments, **options)
+            for text in result if isinstance(result, tuple) else (result,):
+                self._look_at_print(what, text)
+            return result
+
+        return looking
+
+    def _hear_what_is_read(self) -> None:
+        captured, process = pytest.CaptureFixture, subprocess.Popen
+        self._patch.setattr(captured, "readouterr", self._looking("what was captured", captured.readouterr))
+        self._patch.setattr(process, "communicate", self._looking("what a child printed", process.communicate))
+        start = process.__init__
+
+        @functools.wraps(start)
+        def started(process, *arguments, **options):
+            start(process, *arguments, **options)
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.readline = self._looking("what a child printed", pipe.readline)
+
+        self._patch.setattr(process, "__init__", started)
+        protocol = asyncio.subprocess.SubprocessStreamProtocol
+        receive = protocol.pipe_data_received
+
+        @functools.wraps(receive)
+        def received(child, fd, data):
+            self._look_at_print("what a child printed", data)
+            receive(child, fd, data)
+
+        self._patch.setattr(protocol, "pipe_data_received", received)
+
+    def _hear_loggers(self) -> None:
+        for name in LOGGERS:
+            logging.getLogger(name).addHandler(self._listener)
+
+    def _hear_pickles(self) -> None:
+        dumps = pickle.dumps
+
+        def made(*arguments, **options):
+            data = dumps(*arguments, **options)
+            self._look("a pickle", data)
+            return data
+
+        self._patch.setattr(pickle, "dumps", made)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        self._is_asked_for = item.get_closest_marker("asks_for_numbers") is not None
+        try:
+            return (yield)
+        finally:
+            self._is_asked_for = False
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):
         report = yield
-        try:
-            if item.get_closest_marker("no_canary") is not None:
-                if call.when == "call" and "pytester" in item.funcargs:
-                    (item.funcargs["pytester"].path / EXCUSED).touch()
-            else:
-                for name, text in report.sections:
-                    if not name.endswith(call.when):
-                        continue  # was looked at when it was new
-                    look(name.lower(), text.encode("utf-8", "replace"))
-                if self._listener.found:  # where a promise is broken
-                    raise self._listener.found[0]
-        except Found as found:
-            report.outcome, report.longrepr = "failed", f"{item.nodeid} ({call.when}): {found}"
-        finally:
-            self._listener.found.clear()
+        if item.get_closest_marker("no_canary") is not None:
+            if call.when == "call" and "pytester" in item.funcargs:
+                (item.funcargs["pytester"].path / EXCUSED).touch()
+        else:
+            for name, text in report.sections:
+                if name.endswith(call.when):  # the others were looked at when they were new
+                    self._look_at_print(name.lower(), text)
+            if self._found:  # where a promise is broken
+                report.outcome, report.longrepr = "failed", f"{item.nodeid} ({call.when}): {self._found[0]}"
+        self._found.clear()
         return report
 
     def pytest_sessionfinish(self, session) -> None:
@@ -107,12 +173,12 @@ class Canary:
             return
         excused = [mark.parent for mark in Path(base).rglob(EXCUSED)]
         for file in Path(base).rglob("*"):
-            if file.name == KEPT_IN or any(map(file.is_relative_to, excused)):
+            if any(map(file.is_relative_to, excused)):
                 continue
             if not file.is_file() or file.is_symlink():
                 continue
             try:
-                look(str(file), file.read_bytes(), number=ASKED_FOR.search(file.name) is None)
+                look_into(str(file), file.read_bytes())
             except Found as found:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
                 session.config.get_terminal_writer().line(f"\n{found}", red=True)
@@ -120,4 +186,5 @@ class Canary:
 
 def register(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "no_canary: a test that logs or prints a secret to prove that it would be found")
+    config.addinivalue_line("markers", "asks_for_numbers: a test in which the user has the numbers printed")
     config.pluginmanager.register(Canary(), "tenios_canary")

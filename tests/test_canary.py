@@ -1,12 +1,10 @@
 """The canary itself: what is printed, logged, pickled or written is found, and what was asked for is not."""
 
-import logging
-import pickle
 from pathlib import Path
 
 import pytest
 
-from .canary import ASKED_FOR, NUMBERS, Found, Listener, look
+from .canary import ASKED_FOR, NUMBERS, Found, look
 from .faults.rooms import numbers
 
 KEY, NUMBER = "CANARY-KEY-0123456789", "+4915799900042"
@@ -17,18 +15,10 @@ def test_what_it_finds(secret):
     with pytest.raises(Found) as found:
         look("a test", f"before {secret} after".encode())
     assert secret not in str(found.value)
-    listener = Listener()
-    listener.emit(logging.LogRecord("a", logging.DEBUG, "", 0, "%s", (secret,), None))
-    assert listener.found
 
 
 def test_each_number_that_the_experiments_draw():
     assert all(NUMBERS.search(number.encode()) for number in numbers())
-
-
-def test_a_pickle():
-    with pytest.raises(Found):
-        pickle.dumps([KEY])
 
 
 @pytest.mark.parametrize("name", ["campaign.db", "campaign.db-wal", "contacts.csv", "rejects.txt"])
@@ -44,30 +34,82 @@ def test_where_it_is_not(name):
         look(name, NUMBER.encode(), number=ASKED_FOR.search(name) is None)
 
 
+LEAKS = f"""
+import asyncio, logging, os, pickle, subprocess
+
+import pytest
+
+KEY, NUMBER = "{KEY}", "{NUMBER}"
+
+
+def test_leaks_a_print():
+    print(KEY)
+
+@pytest.mark.asks_for_numbers
+def test_leaks_a_key_beside_numbers():
+    print(NUMBER, KEY)
+
+def test_leaks_what_it_reads_itself(capsys):
+    print(KEY)
+    capsys.readouterr()
+
+def test_leaks_what_it_reads_of_a_descriptor(capfdbinary):
+    os.write(2, NUMBER.encode())
+    capfdbinary.readouterr()
+
+def test_leaks_by_a_child():
+    subprocess.run(["echo", KEY], capture_output=True, check=True)
+
+def test_leaks_by_the_errors_of_a_child():
+    with subprocess.Popen(["sh", "-c", f"echo {{NUMBER}} >&2"], stderr=subprocess.PIPE, text=True) as child:
+        child.communicate()
+
+def test_leaks_by_a_line_of_a_child():
+    with subprocess.Popen(["echo", KEY], stdout=subprocess.PIPE, text=True) as child:
+        child.stdout.readline()
+
+def test_leaks_by_a_child_of_asyncio():
+    async def main():
+        child = await asyncio.create_subprocess_exec("echo", KEY, stdout=subprocess.PIPE)
+        await child.communicate()
+
+    asyncio.run(main())
+
+def test_leaks_a_record():
+    logging.getLogger("tenios_async").debug("%s", NUMBER)
+
+def test_leaks_a_pickle():
+    pickle.dumps([KEY])
+
+
+def test_says_nothing():
+    print("+49*******042")
+
+def test_keeps_a_ledger(tmp_path):
+    (tmp_path / "campaign.db").write_text(NUMBER)
+
+@pytest.mark.asks_for_numbers
+def test_asks_for_numbers(capsys):
+    print(NUMBER)
+    capsys.readouterr()
+    print(NUMBER)
+    subprocess.run(["echo", NUMBER], capture_output=True, check=True)
+"""
+
+
 @pytest.mark.no_canary
 def test_the_whole_of_it(pytester, monkeypatch):
-    """In a suite of its own: a print, a log record and a file, each in a test that passes otherwise."""
+    """In a suite of its own, of tests that pass otherwise."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pytester.makeconftest("from tests.canary import register as pytest_configure")
-    pytester.makepyfile(
-        f"""
-        import logging
-
-        def test_prints():
-            print("{KEY}")
-
-        def test_logs():
-            logging.getLogger("tenios_async").debug("%s", "{NUMBER}")
-
-        def test_writes(tmp_path):
-            (tmp_path / "campaign.db").write_text("{NUMBER}")
-
-        def test_says_nothing():
-            print("+49*******042")
-        """
-    )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=2, failed=2)
+    pytester.makepyfile(LEAKS)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-v")
+    lines = [line.split("::")[1] for line in result.stdout.lines if " PASSED " in line or " FAILED " in line]
+    assert lines
+    for line in lines:
+        assert line.startswith("test_leaks_") == ("FAILED" in line), line
+    leaks, all_ = LEAKS.count("def test_leaks_"), LEAKS.count("def test_")
+    result.assert_outcomes(passed=all_ - leaks, failed=leaks)
     assert KEY not in result.stdout.str().partition("short test summary")[2]
 
 

@@ -14,6 +14,9 @@ import tenios_async
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.no_canary
+"""The tests are unpacked, listed and removed here, and the key that they use stands in them."""
+
 
 def build(source, into, *what):
     """Without isolation, and so without a network: hatchling is in the environment of the tests."""
@@ -27,7 +30,7 @@ def build(source, into, *what):
 
 @pytest.fixture(scope="module")
 def sdist():
-    """The unpacked source distribution. It is not left behind: the canary would find the tests' own key in it."""
+    """The unpacked source distribution. It is not left behind: at the end the canary would find the tests' own key in it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(ROOT, folder, "--sdist")
