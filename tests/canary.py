@@ -2,7 +2,7 @@
 
 A pytest plugin for all tests. Looked at are: what each test printed, what it read of that by `capsys` and of what its
 child processes printed; what was logged (the library's loggers at DEBUG; those of
-httpx and asyncio at what a test asks for); whatever `pickle.dumps` made; at the end every file that is left
+httpx and asyncio at what a test asks for); whatever `pickle` made; at the end every file that is left
 in the tests' temporary folders. A number may stand in files in which the user asked for it: a ledger, a list of
 contacts, what was rejected, an export; and in what a test prints that is marked so. A key may stand nowhere but in the file that the user keeps it in.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio.subprocess
 import functools
 import logging
+import multiprocessing.reduction
 import pickle
 import re
 import subprocess
@@ -59,6 +60,17 @@ class Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._look(f"a record of {record.name}", self.format(record).encode("utf-8", "replace"))
+
+
+class Written:
+    """A file that is looked at as it is written. A pickler takes no more of it than this."""
+
+    def __init__(self, file, look) -> None:
+        self._file, self._look = file, look
+
+    def write(self, data):
+        self._look(bytes(data))
+        return self._file.write(data)
 
 
 class Canary:
@@ -132,14 +144,28 @@ class Canary:
             logging.getLogger(name).addHandler(self._listener)
 
     def _hear_pickles(self) -> None:
-        dumps = pickle.dumps
+        look, forking = functools.partial(self._look, "a pickle"), multiprocessing.reduction.ForkingPickler
+        dump, dumps, begin = pickle.dump, pickle.dumps, forking.__init__
+
+        def dumped(obj, file, *arguments, **options):
+            dump(obj, Written(file, look), *arguments, **options)
 
         def made(*arguments, **options):
             data = dumps(*arguments, **options)
-            self._look("a pickle", data)
+            look(data)
             return data
 
+        def begun(pickler, file, *arguments):
+            begin(pickler, Written(file, look), *arguments)
+
+        class Pickler(pickle.Pickler):
+            def __init__(self, file, *arguments, **options):
+                super().__init__(Written(file, look), *arguments, **options)
+
+        self._patch.setattr(pickle, "dump", dumped)
         self._patch.setattr(pickle, "dumps", made)
+        self._patch.setattr(pickle, "Pickler", Pickler)
+        self._patch.setattr(forking, "__init__", begun)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):

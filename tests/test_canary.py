@@ -35,7 +35,8 @@ def test_where_it_is_not(name):
 
 
 LEAKS = f"""
-import asyncio, logging, os, pickle, subprocess
+import asyncio, io, logging, os, pickle, subprocess
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
@@ -80,6 +81,15 @@ def test_leaks_a_record():
 
 def test_leaks_a_pickle():
     pickle.dumps([KEY])
+
+def test_leaks_a_pickle_in_a_file():
+    pickle.dump([KEY], io.BytesIO())
+
+def test_leaks_by_a_pickler():
+    pickle.Pickler(io.BytesIO()).dump([NUMBER])
+
+def test_leaks_to_another_process():
+    ForkingPickler.dumps([KEY])
 
 
 def test_says_nothing():
