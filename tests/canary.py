@@ -1,8 +1,7 @@
 """The secret canary: what the suites use as key and number is in nothing that they printed, logged, pickled or wrote.
 
 A pytest plugin for all tests. Looked at are: what each test printed, what it read of that by `capsys` and of what its
-child processes printed; what was logged (the library's loggers at DEBUG; those of
-httpx and asyncio at what a test asks for); whatever `pickle` made; at the end every file that is left
+child processes printed; each record of each logger at each level; whatever `pickle` made; at the end every file that is left
 in the tests' temporary folders. A number may stand in files in which the user asked for it: a ledger, a list of
 contacts, what was rejected, an export; and in what a test prints that is marked so. A key may stand nowhere but in the file that the user keeps it in.
 """
@@ -22,7 +21,6 @@ import pytest
 
 KEYS = (re.compile(rb"CANARY-KEY"), re.compile(rb"s3cret-key-of-the-tests"))
 NUMBERS = re.compile(rb"49157999[0-9]{5}|498765432101|498005556677")
-LOGGERS = ("tenios_async", "httpx", "httpcore", "asyncio")
 ASKED_FOR = re.compile(r"\.(csv|jsonl|txt|db|db-wal|db-shm|part|py)$|rejects|export")
 """Names of files in which the user wants the number."""
 
@@ -59,7 +57,11 @@ class Listener(logging.Handler):
         self._look = look
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._look(f"a record of {record.name}", self.format(record).encode("utf-8", "replace"))
+        try:
+            text = self.format(record)
+        except Exception:  # an argument that cannot be shown shows nothing
+            return
+        self._look(f"a record of {record.name}", text.encode("utf-8", "replace"))
 
 
 class Written:
@@ -79,7 +81,6 @@ class Canary:
     def __init__(self) -> None:
         self._found: list[Found] = []
         self._is_asked_for = False
-        self._listener = Listener(self._look)
         self._patch = pytest.MonkeyPatch()
 
     def pytest_sessionstart(self) -> None:
@@ -90,8 +91,6 @@ class Canary:
 
     def pytest_unconfigure(self) -> None:
         self._patch.undo()
-        for name in LOGGERS:
-            logging.getLogger(name).removeHandler(self._listener)
 
     def _look(self, what: str, data: bytes, *, number: bool = True) -> None:
         try:
@@ -140,8 +139,16 @@ class Canary:
         self._patch.setattr(protocol, "pipe_data_received", received)
 
     def _hear_loggers(self) -> None:
-        for name in LOGGERS:
-            logging.getLogger(name).addHandler(self._listener)
+        listener = Listener(self._look)
+        is_enabled, call_handlers = logging.Logger.isEnabledFor, logging.Logger.callHandlers
+
+        def call(logger, record):
+            listener.handle(record)
+            if is_enabled(logger, record.levelno):
+                call_handlers(logger, record)
+
+        self._patch.setattr(logging.Logger, "isEnabledFor", lambda logger, _: not logger.disabled)
+        self._patch.setattr(logging.Logger, "callHandlers", call)
 
     def _hear_pickles(self) -> None:
         look, forking = functools.partial(self._look, "a pickle"), multiprocessing.reduction.ForkingPickler

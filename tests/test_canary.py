@@ -79,6 +79,13 @@ def test_leaks_by_a_child_of_asyncio():
 def test_leaks_a_record():
     logging.getLogger("tenios_async").debug("%s", NUMBER)
 
+def test_leaks_a_record_that_nobody_wants():
+    logging.getLogger("elsewhere").debug("%s", KEY)
+
+def test_leaks_a_record_that_goes_no_further(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("elsewhere"), "propagate", False)
+    logging.getLogger("elsewhere").info("%s", KEY)
+
 def test_leaks_a_pickle():
     pickle.dumps([KEY])
 
@@ -104,6 +111,13 @@ def test_asks_for_numbers(capsys):
     capsys.readouterr()
     print(NUMBER)
     subprocess.run(["echo", NUMBER], capture_output=True, check=True)
+
+def test_logs_what_no_one_can_show():
+    class Shy:
+        def __str__(self):
+            raise ValueError
+
+    logging.getLogger("elsewhere").debug("%s", Shy())
 """
 
 
