@@ -1,17 +1,20 @@
 """The secret canary: what the suites use as key and number is in nothing that they printed, logged, pickled or wrote.
 
 A pytest plugin for all tests. Looked at are: what each test printed, what it read of that by `capsys` and of what its
-child processes printed; each record of each logger at each level; whatever `pickle` made; at the end every file that is left
-in the tests' temporary folders. A number may stand in files in which the user asked for it: a ledger, a list of
-contacts, what was rejected, an export; and in what a test prints that is marked so. A key may stand nowhere but in the file that the user keeps it in.
+child processes printed; each record of each logger at each level; whatever `pickle` made; every file that this process
+removes during a test, and at the end every one that is left in the tests' temporary folders. A number may stand in files
+in which the user asked for it: a ledger, a list of contacts, what was rejected, an export; and in what a test prints
+that is marked so. A key may stand nowhere but in the file that the user keeps it in.
 """
 
 from __future__ import annotations
 
 import asyncio.subprocess
+import contextlib
 import functools
 import logging
 import multiprocessing.reduction
+import os
 import pickle
 import re
 import subprocess
@@ -23,6 +26,9 @@ KEYS = (re.compile(rb"CANARY-KEY"), re.compile(rb"s3cret-key-of-the-tests"))
 NUMBERS = re.compile(rb"49157999[0-9]{5}|498765432101|498005556677")
 ASKED_FOR = re.compile(r"\.(csv|jsonl|txt|db|db-wal|db-shm|part|py)$|rejects|export")
 """Names of files in which the user wants the number."""
+DATABASE = re.compile(r"/pg-[^/]+/data/")
+"""Where the tests' PostgreSQL keeps its ledgers."""
+
 
 KEPT_IN = "key"
 """The name of the file that a test hands over with --access-key-file, or the like."""
@@ -46,7 +52,7 @@ def look_into(path: str, data: bytes) -> None:
     """The same for a file."""
     name = Path(path).name
     if name != KEPT_IN:
-        look(path, data, number=ASKED_FOR.search(name) is None)
+        look(path, data, number=ASKED_FOR.search(name) is None and DATABASE.search(path) is None)
 
 
 class Listener(logging.Handler):
@@ -80,7 +86,7 @@ class Canary:
 
     def __init__(self) -> None:
         self._found: list[Found] = []
-        self._is_asked_for = False
+        self._is_in_test = self._is_asked_for = False
         self._patch = pytest.MonkeyPatch()
 
     def pytest_sessionstart(self) -> None:
@@ -88,13 +94,14 @@ class Canary:
         self._hear_what_is_read()
         self._hear_loggers()
         self._hear_pickles()
+        self._see_files_that_go()
 
     def pytest_unconfigure(self) -> None:
         self._patch.undo()
 
-    def _look(self, what: str, data: bytes, *, number: bool = True) -> None:
+    def _look(self, what: str, data: bytes, *, look=look, **options) -> None:
         try:
-            look(what, data, number=number)
+            look(what, data, **options)
         except Found as found:
             self._found.append(found)
 
@@ -174,13 +181,33 @@ class Canary:
         self._patch.setattr(pickle, "Pickler", Pickler)
         self._patch.setattr(forking, "__init__", begun)
 
+    def _see_files_that_go(self) -> None:
+        """`Path.unlink`, `shutil.rmtree` and what removes a temporary folder use these too."""
+        for name in ("unlink", "remove"):
+            remove = getattr(os, name)
+
+            @functools.wraps(remove)
+            def removed(path, *, dir_fd=None, remove=remove):
+                if self._is_in_test:
+                    self._see(path, dir_fd)
+                remove(path, dir_fd=dir_fd)
+
+            self._patch.setattr(os, name, removed)
+
+    def _see(self, path, dir_fd: int | None) -> None:
+        folder = Path() if dir_fd is None else Path("/proc/self/fd", str(dir_fd)).resolve()
+        file = folder / os.fsdecode(path)
+        with contextlib.suppress(OSError):  # it is for who removes it to say what is wrong with it
+            if file.is_file() and not file.is_symlink():
+                self._look(str(file), file.read_bytes(), look=look_into)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
-        self._is_asked_for = item.get_closest_marker("asks_for_numbers") is not None
+        self._is_in_test, self._is_asked_for = True, item.get_closest_marker("asks_for_numbers") is not None
         try:
             return (yield)
         finally:
-            self._is_asked_for = False
+            self._is_in_test = self._is_asked_for = False
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):

@@ -35,10 +35,12 @@ def test_where_it_is_not(name):
 
 
 LEAKS = f"""
-import asyncio, io, logging, os, pickle, subprocess
+import asyncio, io, logging, os, pickle, shutil, subprocess
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
+
+from tests.faults.experiment import folder
 
 KEY, NUMBER = "{KEY}", "{NUMBER}"
 
@@ -98,12 +100,33 @@ def test_leaks_by_a_pickler():
 def test_leaks_to_another_process():
     ForkingPickler.dumps([KEY])
 
+def test_leaks_a_file_that_it_removes(tmp_path):
+    (tmp_path / "log").write_text(NUMBER)
+    (tmp_path / "log").unlink()
+
+def test_leaks_a_folder_that_it_removes(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "campaign.db").write_text(KEY)
+    shutil.rmtree(tmp_path / "one")
+
+def test_leaks_in_an_experiment():
+    with folder() as path:
+        (path / "campaign.db.lock").write_text(NUMBER)
+
 
 def test_says_nothing():
     print("+49*******042")
 
 def test_keeps_a_ledger(tmp_path):
     (tmp_path / "campaign.db").write_text(NUMBER)
+
+def test_has_had_a_ledger():
+    with folder() as path:
+        (path / "campaign.db").write_text(NUMBER)
+
+def test_has_had_a_key(tmp_path):
+    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "key").unlink()
 
 @pytest.mark.asks_for_numbers
 def test_asks_for_numbers(capsys):
