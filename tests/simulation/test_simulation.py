@@ -2,7 +2,7 @@
 
 import pytest
 
-from .world import live
+from .world import ON_DISK, live
 
 FOUND: list[int] = []
 """Seeds beyond the thousand that once failed, in `make soak`."""
@@ -15,3 +15,11 @@ SEEDS = [*range(1000), *FOUND]
 def test_lives(first):
     for seed in SEEDS[first : first + 50]:
         live(seed)
+
+
+@pytest.mark.parametrize("seed", [10, 2 * ON_DISK])
+def test_a_seed_lives_the_same_life_again(seed):
+    """To the instant in which each row was last changed."""
+    once, again = live(seed), live(seed)
+    assert once.disk.began == again.disk.began
+    assert once.told == again.told

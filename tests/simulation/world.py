@@ -288,6 +288,8 @@ ON_DISK = 8
 def live(seed):
     """One life; an assertion says what went wrong."""
     real, placing.awake = placing.awake, anyio.current_time
+    drawn = random.getstate()
+    random.seed(seed)  # the client's jitter is drawn from it
     try:
         with folder() as path:
             world = World(seed, path if seed % ON_DISK == 0 else None)
@@ -299,3 +301,4 @@ def live(seed):
         raise
     finally:
         placing.awake = real
+        random.setstate(drawn)
