@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from .canary import ASKED_FOR, NUMBERS, Found, look
+from .canary import ASKED_FOR, NUMBERS, Found, look, look_into
 from .faults.rooms import numbers
 
 KEY, NUMBER = "CANARY-KEY-0123456789", "+4915799900042"
@@ -26,6 +26,13 @@ def test_where_a_number_is_asked_for(name):
     look(name, NUMBER.encode(), number=ASKED_FOR.search(name) is None)
     with pytest.raises(Found):
         look(name, KEY.encode(), number=False)
+
+
+def test_a_database_keeps_numbers_and_its_log_none():
+    look_into("/tmp/pg-1/data/base/5/2619", NUMBER.encode())
+    for path, secret in (("/tmp/pg-1/data/base/5/2619", KEY), ("/tmp/pg-1/log", NUMBER)):
+        with pytest.raises(Found):
+            look_into(path, secret.encode())
 
 
 @pytest.mark.parametrize("name", ["report.html", "campaign.db.lock", "log", "stderr"])
