@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import warnings
@@ -25,6 +24,8 @@ from tenios_async._models import (
     CallbackResult,
     Transition,
     as_callback,
+    is_async,
+    refuse_awaitable,
 )
 from tenios_async._monitor import CallbackMonitor
 from tenios_async._placing import Placing
@@ -88,13 +89,9 @@ def _checked(observers: Iterable[Observer]) -> tuple[Observer, ...]:
         found = tuple(observers)
     except TypeError:
         found = None
-    if found is None or any(not callable(observer) or _is_async(observer) for observer in found):
+    if found is None or any(not callable(observer) or is_async(observer) for observer in found):
         raise ValueError("observers must be plain callables, in a list or a tuple; what is async would never run")
     return found
-
-
-def _is_async(function: Any) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004  # callable, but how?
 
 
 class TeniosClient:
@@ -513,7 +510,9 @@ class TeniosClient:
         record(event, self._redact)
         for observer in self._observers:
             try:
-                observer(event)
+                answer: object = observer(event)
+                if answer is not None:
+                    refuse_awaitable(answer, "an observer must be plain: what it gave would never be awaited")
             except Exception:  # an observer must not end a call
                 log.exception("an observer raised", extra={"tenios_event": "observer_failed"})
 

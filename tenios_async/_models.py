@@ -6,7 +6,7 @@ import enum
 import inspect
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
@@ -288,10 +288,23 @@ class AttemptOutcome(enum.StrEnum):
     """Something left, and no answer proves what became of it. A phone may ring."""
 
 
+def is_async(function: Any) -> bool:
+    """Whether a call of it would have to be awaited, as far as can be seen without calling it."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004  # callable, but how?
+
+
+def refuse_awaitable(answer: object, complaint: str) -> None:
+    """Raises `ValueError` for an answer that would have to be awaited; a coroutine is closed and warns nobody."""
+    if inspect.isawaitable(answer):
+        if isinstance(answer, Coroutine):
+            answer.close()
+        raise ValueError(complaint)
+
+
 def _hook(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and not callable(value):
         raise ValueError(f"{attribute.name} must be a function")
-    if attribute.name == "at_send" and inspect.iscoroutinefunction(value):
+    if attribute.name == "at_send" and is_async(value):
         raise ValueError("at_send must be a plain function, which is called and not awaited")
 
 

@@ -14,7 +14,7 @@ import anyio
 
 from tenios_async._errors import ApiError, CallbackOutcomeUnknown, ClientMisuse, ConnectionFailed, TeniosError
 from tenios_async._exchange import ExchangeFailed, Progress
-from tenios_async._models import AttemptOutcome, Callback
+from tenios_async._models import AttemptOutcome, Callback, refuse_awaitable
 from tenios_async._wire import INIT_PATH, init_body, parse_init
 
 if TYPE_CHECKING:
@@ -199,5 +199,6 @@ class Placing:
         if self._stopping and not self._departed:
             raise ClientMisuse("the client was closed before the call was sent; nothing was sent")
         if self._attempt.at_send is not None:
-            self._attempt.at_send()
+            complaint = "at_send must be a plain function: what it gave would never be awaited; no phone rang"
+            refuse_awaitable(self._attempt.at_send(), complaint)
         self._departed = True

@@ -1,5 +1,6 @@
 """What callers hand in and hold."""
 
+import inspect
 import json
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
@@ -29,7 +30,7 @@ from tenios_async import (
     WatchTimeout,
     mask_number,
 )
-from tenios_async._models import as_callback
+from tenios_async._models import as_callback, refuse_awaitable
 
 NUMBER = "+491234567890"
 
@@ -238,17 +239,37 @@ async def before(): ...
 def at(): ...
 
 
+class AsyncCall:
+    async def __call__(self, *_): ...
+
+
 @pytest.mark.parametrize(
     ("hooks", "says"),
     [
         ({"before_send": 5}, "before_send must be a function"),
         ({"at_send": "now"}, "at_send must be a function"),
         ({"at_send": before}, "at_send must be a plain function"),
+        ({"at_send": AsyncCall()}, "at_send must be a plain function"),
     ],
 )
 def test_what_cannot_be_called_is_refused_before_anything_is_sent(hooks, says):
     with pytest.raises(ValueError, match=says):
         CallbackAttempt(**hooks)
+
+
+class Awaitable:
+    def __await__(self):
+        pytest.fail("nobody awaits it")
+
+
+def test_an_answer_that_would_have_to_be_awaited_is_refused_and_a_coroutine_closed():
+    coroutine = before()
+    for answer in (coroutine, Awaitable()):
+        with pytest.raises(ValueError, match=r"^not async$"):
+            refuse_awaitable(answer, "not async")
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    for answer in (None, 0, before):
+        refuse_awaitable(answer, "not async")
 
 
 def test_an_attempt_begins_empty_and_is_itself():

@@ -376,6 +376,29 @@ async def test_a_before_send_that_is_not_async(client):
     assert server.received == b""
 
 
+class Guard:
+    def __init__(self, _): ...
+
+    def __await__(self):
+        pytest.fail("nobody awaits it")
+
+
+async def guard(_):
+    pytest.fail("nobody awaits it")
+
+
+@pytest.mark.parametrize("give", [guard, Guard], ids=["a coroutine", "another awaitable"])
+async def test_an_at_send_that_gives_what_would_have_to_be_awaited(client, give):
+    """A guard that is never asked lets everything pass. Nobody is warned of the coroutine either."""
+    attempt = CallbackAttempt(at_send=lambda: give(NUMBER))
+    async with Server(answer(PLACED)) as server, client(server.url) as tenios:
+        with pytest.raises(ValueError, match="at_send must be a plain function"):
+            await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+    assert attempt.outcome is AttemptOutcome.NOT_SENT
+    assert server.inits[NUMBER] == 0
+    assert NUMBER.encode() not in server.received
+
+
 async def test_the_deadline_passes_in_before_send(client):
     """before_send is part of the operation, and nothing has left."""
     async with Server(answer(PLACED)) as server, client(server.url) as tenios:

@@ -120,6 +120,25 @@ async def test_log_records_have_fields_and_every_event_its_own(vendor, caplog):
     ]
 
 
+async def tell_later():
+    pytest.fail("nobody awaits it")
+
+
+async def test_an_observer_that_gives_what_would_have_to_be_awaited_has_failed(vendor, caplog):
+    """Also one that is made of a lambda, as cannot be seen beforehand. Nobody is warned of the coroutine."""
+    async with vendor().client(observers=[lambda _: tell_later()]) as tenios:
+        await tenios.init_callback("config", "+491234567890")
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.tenios_event == "observer_failed"
+    assert "never be awaited" in str(record.exc_info[1])
+
+
+async def test_what_else_an_observer_gives_is_its_own_affair(vendor, caplog):
+    async with vendor().client(observers=[lambda _: 1]) as tenios:
+        await tenios.init_callback("config", "+491234567890")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 REFUSAL = {"error_code": "BAD_CREDENTIALS", "error_message": "Bad credentials", "fields": []}
 
 
