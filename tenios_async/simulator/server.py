@@ -33,6 +33,8 @@ class SimulatorServer:
     """
 
     def __init__(self, service: Service, *, host: str = "127.0.0.1", port: int = 0, allow_remote: bool = False) -> None:
+        if not isinstance(allow_remote, bool):
+            raise ValueError("allow_remote must be True or False")  # noqa: TRY004  # bad arguments raise ValueError
         if not allow_remote and not _is_loopback(host):
             raise ValueError(f"the simulator listens on loopback only, and {host} is not; allow_remote=True lets it")
         self.service = service

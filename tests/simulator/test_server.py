@@ -227,6 +227,8 @@ async def test_loopback_only(service, host):
 
 
 async def test_remote_when_asked_for(service):
+    with pytest.raises(ValueError, match="True or False"):
+        SimulatorServer(service, host="0.0.0.0", allow_remote="false")
     async with SimulatorServer(service, host="0.0.0.0", allow_remote=True) as running, httpx.AsyncClient() as http:
         answer = await http.post(f"http://127.0.0.1:{port_of(running)}/callback/init", json=INIT)
     assert answer.status_code == 200
