@@ -124,6 +124,9 @@ class TeniosClient:
     `ClientMisuse` after `aclose()`, on another event loop and in a forked child, before anything is sent.
     """
 
+    _closed = True  # until everything is in order; where an argument is wrong, that is never
+    _base_url = ""
+
     def __init__(
         self,
         access_key: str | None = None,
@@ -139,8 +142,6 @@ class TeniosClient:
         allow_insecure_http: bool = False,
         observers: Iterable[Observer] = (),
     ) -> None:
-        self._closed = True  # until everything is in order
-        self._base_url = ""
         self._key = AccessKey(os.environ.get("TENIOS_ACCESS_KEY", "") if access_key is None else access_key)
         del access_key
         self._key.check()

@@ -1,7 +1,9 @@
 """What becomes of a call that is cancelled, retried or refused, in virtual time."""
 
 import asyncio
+import gc
 import os
+import sys
 
 import anyio
 import httpx
@@ -214,6 +216,15 @@ def test_a_forked_child_is_refused(vendor):
 def test_a_client_is_not_made_of_bad_arguments(options, match):
     with pytest.raises(ValueError, match=match):
         TeniosClient(**{"access_key": "KEY", **options})
+
+
+def test_an_argument_that_there_is_not_is_one_error_and_no_more(monkeypatch):
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    with pytest.raises(TypeError, match="bogus"):
+        TeniosClient("KEY", bogus=1)
+    gc.collect()
+    assert not ignored
 
 
 def test_the_environment_says_key_and_url(monkeypatch):
