@@ -21,7 +21,7 @@ from tenios_async._watch import RESOLUTION, Emit, Poll, Sleep, WatchMachine
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -75,6 +75,9 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._reader: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._time: Callable[[], float]
+        self._call_at: Callable[[float, Callable[[], None]], asyncio.TimerHandle]
+        self._create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+        self._running_loop: Callable[[], object]
         self._current_task: Callable[[], Any]
         self._is_sealed = False
         self._is_over = False
@@ -104,7 +107,8 @@ class CallbackMonitor(AsyncIterator[Result]):
             callback: a `Callback`, its id, or `Callback.from_json(token)` to go on where another watch stopped.
             timeout: seconds; None is the callback's delay and 2 hours; `math.inf` is none.
 
-        Raises `ValueError` for one that is followed already, and `ClientMisuse` once sealed.
+        Raises `ValueError` for one that is followed already, and `ClientMisuse` once sealed, in another thread, on
+        another event loop and in a forked child.
         """
         now = self._home().time()
         machine = self._client._machine(as_callback(callback), self._polling, timeout, now)  # noqa: SLF001
@@ -139,6 +143,8 @@ class CallbackMonitor(AsyncIterator[Result]):
 
     def seal(self) -> None:
         """Says that no callback will be added any more: the iteration ends when the last has ended."""
+        if self._loop is not None:
+            self._home()
         self._is_sealed = True
         self._wake()
 
@@ -147,8 +153,8 @@ class CallbackMonitor(AsyncIterator[Result]):
             raise ClientMisuse("a monitor is for one use; make a new one")
         self._client._open()  # noqa: SLF001
         self._is_limited = self._client._rate() < math.inf  # noqa: SLF001
-        self._loop, self._current_task = _asyncio()
-        self._time = self._loop.time
+        self._loop, self._running_loop, self._current_task = _asyncio()
+        self._time, self._call_at, self._create_task = self._loop.time, self._loop.call_at, self._loop.create_task
         self._client._monitors.add(self)  # noqa: SLF001
         return self
 
@@ -197,8 +203,19 @@ class CallbackMonitor(AsyncIterator[Result]):
         return self._open.get(machine.callback.key) is machine
 
     def _home(self) -> asyncio.AbstractEventLoop:
+        """The loop on which it was opened, for who asks there: from elsewhere nothing would wake it."""
         if self._loop is None:
             raise ClientMisuse("use a monitor as `async with tenios.monitor() as monitor`")
+        try:
+            is_at_home = self._running_loop() is self._loop  # another thread and a forked child have none
+        except RuntimeError:
+            is_at_home = False
+        if not is_at_home:
+            self._client._check_open()  # noqa: SLF001  # says more of a forked child
+            raise ClientMisuse(
+                "the monitor was opened on another event loop, and this may be another thread; nothing was done."
+                " Use it on its loop (from a thread: loop.call_soon_threadsafe)"
+            )
         return self._loop
 
     def _go_on(self, look: Look, now: float, came_back: CameBack = None) -> Poll | None:
@@ -270,7 +287,7 @@ class CallbackMonitor(AsyncIterator[Result]):
             if 0 <= due - self._alarm.when() < RESOLUTION:
                 return
             self._alarm.cancel()
-        self._alarm = self._home().call_at(due, self._ring)
+        self._alarm = self._call_at(due, self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
@@ -286,7 +303,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         """
         begun, now = 0, self._time()
         while len(self._workers) < self._room() and (taken := self._take(now, early=begun < AT_ONCE)) is not None:
-            self._workers.add(self._home().create_task(self._work(*taken)))
+            self._workers.add(self._create_task(self._work(*taken)))
             begun += 1
 
     def _take(self, now: float, *, early: bool = False) -> tuple[Look, Poll] | None:
@@ -386,10 +403,10 @@ def _before(result: Result) -> Callback:
     return result.callback
 
 
-def _asyncio() -> tuple[asyncio.AbstractEventLoop, Callable[[], Any]]:
+def _asyncio() -> tuple[asyncio.AbstractEventLoop, Callable[[], object], Callable[[], Any]]:
     loop = running_asyncio_loop()
     if loop is None:
         raise ClientMisuse("a monitor needs asyncio; on trio, start a watch for each callback")
-    from asyncio import current_task  # noqa: PLC0415  # whose import costs more than all of this library
+    from asyncio import current_task, get_running_loop  # noqa: PLC0415  # whose import costs more than all of this library
 
-    return loop, current_task
+    return loop, get_running_loop, current_task

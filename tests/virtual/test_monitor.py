@@ -4,7 +4,9 @@ import asyncio
 import gc
 import json
 import math
+import os
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -888,6 +890,72 @@ async def test_a_schedule_that_fails_is_the_readers_to_know():
         await anyio.sleep(100)
         assert len(fleet.polls) == 1
         assert len(monitor.callbacks) == 20
+
+
+async def test_one_that_is_sealed_before_it_is_entered_takes_nothing_and_ends():
+    async with Fleet().client() as tenios:
+        monitor = tenios.monitor()
+        monitor.seal()
+        async with monitor:
+            with pytest.raises(ClientMisuse, match="sealed"):
+                monitor.add(1)
+            assert await collect(monitor) == {}
+
+
+def uses_of(monitor):
+    return (
+        lambda: monitor.add(1),
+        lambda: monitor.discard(0),
+        monitor.seal,
+        lambda: anext(monitor).send(None),
+    )
+
+
+async def test_another_thread_is_refused_and_nothing_was_done():
+    """Nobody would look at what it adds before something else wakes the loop, nor see the wrong thread without debug mode."""
+    async with Fleet().client() as tenios, tenios.monitor() as monitor:
+        monitor.add(0)
+        with ThreadPoolExecutor(1) as pool:
+            for use in uses_of(monitor):
+                with pytest.raises(ClientMisuse, match="another thread"):
+                    pool.submit(use).result()
+        monitor.add(2)
+        monitor.seal()
+        assert set(await collect(monitor)) == {0, 2}
+
+
+def test_another_event_loop_is_refused():
+    async def begin():
+        monitor = await Fleet().client().monitor().__aenter__()
+        monitor.add(0)
+        return monitor
+
+    async def go_on(monitor):
+        for use in uses_of(monitor):
+            with pytest.raises(ClientMisuse, match="another event loop"):
+                use()
+
+    with asyncio.Runner(loop_factory=virtual_loop) as runner:
+        monitor = runner.run(begin())
+    with asyncio.Runner(loop_factory=virtual_loop) as runner:
+        runner.run(go_on(monitor))
+    assert len(monitor) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+async def test_a_forked_child_is_refused():
+    async with Fleet().client() as tenios, tenios.monitor() as monitor:
+        monitor.add(0)
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for use in uses_of(monitor):
+                try:
+                    use()
+                except ClientMisuse as error:
+                    refused += "fork" in str(error)
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4  # the child ends at once
 
 
 def test_it_says_that_it_needs_asyncio():
