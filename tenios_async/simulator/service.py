@@ -148,7 +148,7 @@ class Service(Assertions):
         self._speed = speed
         self._access_key = access_key
         self._config_ids = config_ids
-        self._script = script
+        self._script = None if script is None else _checked_script(script)
         self._scripts: dict[str, Script] = {}
         self._faults: list[tuple[str, str | None, Fault]] = []
         self.latency = latency
@@ -166,15 +166,16 @@ class Service(Assertions):
 
     def script(self, number: str, script: Script) -> None:
         """Calls to this number go by this script."""
-        self._scripts[number] = script
+        self._scripts[_checked_number(number)] = _checked_script(script)
 
     def fail_init(self, *faults: Fault, number: str | None = None) -> None:
         """The next inits (to this number, if one is given) meet these faults, one each, in order."""
-        self._faults += [("init", number, fault) for fault in faults]
+        whom = None if number is None else _checked_number(number)
+        self._faults += [("init", whom, fault) for fault in _checked_faults(faults)]
 
     def fail_status(self, *faults: Fault) -> None:
         """The next status requests meet these faults, one each, in order."""
-        self._faults += [("status", None, fault) for fault in faults]
+        self._faults += [("status", None, fault) for fault in _checked_faults(faults)]
 
     @property
     def _service(self) -> Service:
@@ -200,15 +201,16 @@ class Service(Assertions):
             return _refusal(400, "BAD_REQUEST", "A JSON object is expected")
         fields = cast("dict[str, Any]", parsed)
         number = str(fields.get("callback_number", ""))
-        if endpoint == "init" and number:
+        calls: list[Init] = []
+        if endpoint == "init" and number:  # written down before anything can fail: a phone may ring
             self.inits[number] += 1
+            calls = self.requests.setdefault(number, [])
+            calls.append(Init(self._clock(), _without_key(fields), is_refused=False))
         fault = self._next_fault(endpoint, number)
         answer = self._carry_out(endpoint, fields, fault)
         is_true = (fault is None or fault.body is None) and answer.manner in (Manner.WHOLE, Manner.DRIP)
-        if endpoint == "init" and number:
-            is_refused = is_true and _is_refusal(answer.status_code)
-            init = Init(self._clock(), _without_key(fields), is_refused=is_refused)
-            self.requests.setdefault(number, []).append(init)
+        if calls and is_true and _is_refusal(answer.status_code):
+            calls[-1] = attrs.evolve(calls[-1], is_refused=True)
         elif endpoint == "status" and is_true and answer.status_code == 200:  # noqa: PLR2004
             self.told[int(fields["id"])] = json.loads(answer.body)["status"]
         return answer
@@ -269,6 +271,24 @@ class Service(Assertions):
         wrong_key = not isinstance(access_key, str) or self._access_key not in (None, access_key)
         wrong_config = config_id is not None and self._config_ids is not None and config_id not in self._config_ids
         return not (wrong_key or wrong_config)
+
+
+def _checked_faults(faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
+    if not all(isinstance(fault, Fault) for fault in faults):
+        raise ValueError("what fails is a Fault, such as Fault.lost() (with its brackets)")
+    return faults
+
+
+def _checked_script(script: Script) -> Script:
+    if not isinstance(script, Script):
+        raise ValueError("a script is a Script, such as Script.talk() (with its brackets)")  # noqa: TRY004  # as all bad arguments
+    return script
+
+
+def _checked_number(number: str) -> str:
+    if not isinstance(number, str):
+        raise ValueError("a number is a text, as it stands in the request")  # noqa: TRY004  # as all bad arguments
+    return number
 
 
 def _whole(value: object) -> int | None:

@@ -193,6 +193,45 @@ def test_a_fault_is_answered_as_it_says_whether_it_strikes_before_or_after(init)
     )
 
 
+@pytest.mark.parametrize("wrong", [Fault.lost, Fault, Fault.busy, None, "lost", 500])
+def test_what_is_no_fault_is_refused_before_it_strikes(init, wrong):
+    """With its brackets forgotten it would fail in the middle of a request, and its caller take that for a lost answer."""
+    service = Service()
+    for fail in (service.fail_init, service.fail_status):
+        with pytest.raises(ValueError, match="is a Fault"):
+            fail(Fault.busy(), wrong)
+    assert init(service).status_code == 200
+
+
+@pytest.mark.parametrize("wrong", [Script.talk, Script, None, "talk", [("CALLING_A", 1.0)]])
+def test_what_is_no_script_is_refused(wrong):
+    with pytest.raises(ValueError, match="is a Script"):
+        Service().script(NUMBER, wrong)
+    if wrong is not None:
+        with pytest.raises(ValueError, match="is a Script"):
+            Service(script=wrong)
+
+
+@pytest.mark.parametrize("wrong", [4912, b"+4912"])
+def test_a_number_that_no_request_can_have_is_refused(wrong):
+    """What was meant for it would never come."""
+    with pytest.raises(ValueError, match="a number is a text"):
+        Service().script(wrong, Script.talk())
+    with pytest.raises(ValueError, match="a number is a text"):
+        Service().fail_init(Fault.lost(), number=wrong)
+
+
+def test_an_init_on_which_the_service_fails_counts_too(init):
+    """Who asked cannot tell that from a lost answer."""
+    service = Service()
+    for _ in range(2):
+        service.fail_init(Fault(headers=5))
+        with pytest.raises(TypeError):
+            init(service)
+    with pytest.raises(AssertionError, match="twice"):
+        service.assert_nobody_called_twice()
+
+
 def test_every_init_counts(init):
     """An answer that was lost, and a refusal, have arrived all the same."""
     service = Service(config_ids={"config"})
