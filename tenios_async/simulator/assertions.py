@@ -62,7 +62,10 @@ class Assertions(abc.ABC):
         (call,) = calls
         other = {name: call.request.get(name) for name in asked_for if call.request.get(name) != asked_for[name]}
         if other:
-            told = ", ".join(f"{name}={value!r} instead of {asked_for[name]!r}" for name, value in other.items())
+            told = ", ".join(
+                f"{name}={_shown(name, value)} instead of {_shown(name, asked_for[name])}"
+                for name, value in other.items()
+            )
             raise AssertionError(f"{masked(number)} was called with {told}")
 
     def assert_not_called(self, number: str) -> None:
@@ -119,6 +122,16 @@ class Assertions(abc.ABC):
 def masked(number: str) -> str:
     """Enough to tell which number of a test it is."""
     return f"{number[:3]}{'*' * (len(number) - 6)}{number[-3:]}" if len(number) > 6 else "*" * len(number)  # noqa: PLR2004
+
+
+def shown_number(number: object) -> str:
+    """The same, as a repr: with quotes around a text."""
+    text = masked(str(number))
+    return repr(text) if isinstance(number, str) else text
+
+
+def _shown(name: str, value: object) -> str:
+    return shown_number(value) if name == "callback_number" and value is not None else repr(value)
 
 
 def _times(number: str, calls: Sequence[Init]) -> str:

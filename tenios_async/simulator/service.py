@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from tenios_async.simulator.assertions import Assertions, Init
+from tenios_async.simulator.assertions import Assertions, Init, shown_number
 from tenios_async.simulator.scripts import Script
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class SimulatedCallback:
     """
 
     id: int
-    number: str
+    number: str = attrs.field(repr=shown_number)
     request: Mapping[str, Any] = attrs.field(repr=False)
     accepted_at: float
     delay: int

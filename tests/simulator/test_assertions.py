@@ -49,6 +49,15 @@ def test_one_was_called_otherwise_than_meant(service, init):
     )
 
 
+@pytest.mark.parametrize(
+    ("asked_for", "shown"), [(OTHER, "'+49*******891'"), (491234567891, "491******891"), (None, "None")]
+)
+def test_another_number_was_meant(service, init, asked_for, shown):
+    init(service)
+    told = complaint(service.assert_called_once, NUMBER, callback_number=asked_for)
+    assert told == f"+49*******890 was called with callback_number='+49*******890' instead of {shown}"
+
+
 def test_one_was_called_twice(service, init, clock):
     """When is said too: a retry, or a second click?"""
     init(service)

@@ -180,6 +180,13 @@ def test_what_was_accepted_can_be_looked_at(clock, init):
     }
 
 
+def test_what_was_accepted_shows_no_whole_number(init):
+    service = Service()
+    init(service)
+    assert "number='+49*******890'" in repr(service.callbacks[10])
+    assert NUMBER not in repr(service.callbacks)
+
+
 def test_a_fault_is_answered_as_it_says_whether_it_strikes_before_or_after(init):
     service = Service()
     for before in (True, False):
