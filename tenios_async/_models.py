@@ -22,6 +22,7 @@ MAX_ANNOUNCEMENT = 16_000
 """Characters. TENIOS names no bound; this one keeps the body under 64 KiB in any language."""
 
 MAX_ID_LENGTH = 64
+_LONGEST_CONFIG_ID = 256
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}")  # ITU-T E.164, 6.2.1: at most 15 digits, no leading zero
 _DTMF = frozenset("0123456789*#")
 _SHOWN = 3
@@ -47,7 +48,7 @@ def _text(name: str, value: object, *, longest: int) -> None:
 
 
 def _config_id(_: object, __: object, value: str) -> None:
-    _text("callback_config_id", value, longest=256)
+    _text("callback_config_id", value, longest=_LONGEST_CONFIG_ID)
 
 
 def _number(_: object, __: object, value: str) -> None:
@@ -117,9 +118,15 @@ def _optional_status(value: str | None) -> CallbackStatus | None:
     return None if value is None else CallbackStatus(value)
 
 
-def _aware(_: object, __: object, value: datetime | None) -> None:
-    if value is not None and (not isinstance(value, datetime) or value.utcoffset() is None):
+def _aware(value: datetime) -> None:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
         raise ValueError("placed_at must be a datetime with a time zone")
+
+
+def _instant(text: str) -> datetime:
+    instant = datetime.fromisoformat(text)
+    _aware(instant)  # before it is taken for local time
+    return instant.astimezone(UTC)
 
 
 _TOKEN_VERSION = 1
@@ -141,9 +148,17 @@ class Callback:
 
     id: int | str = attrs.field(validator=_id)
     callback_config_id: str | None = None
-    delay: int | None = attrs.field(default=None, validator=attrs.validators.optional(_delay))
-    placed_at: datetime | None = attrs.field(default=None, validator=_aware)
+    delay: int | None = None
+    placed_at: datetime | None = None
     status: CallbackStatus | None = attrs.field(default=None, converter=_optional_status)
+
+    def __attrs_post_init__(self) -> None:  # and not by validators: a poll by a bare id would pay for each of them
+        if self.callback_config_id is not None:
+            _text("callback_config_id", self.callback_config_id, longest=_LONGEST_CONFIG_ID)
+        if self.delay is not None:
+            _delay(self, None, self.delay)
+        if self.placed_at is not None:
+            _aware(self.placed_at)
 
     @property
     def key(self) -> str:
@@ -179,15 +194,13 @@ class Callback:
         known = cast("dict[str, Any]", fields)
         if known.get("v") != _TOKEN_VERSION:
             raise ValueError(f"this resume token is not of version {_TOKEN_VERSION}, which this release reads")
-        placed_at, config_id = known.get("placed_at"), known.get("callback_config_id")
+        placed_at = known.get("placed_at")
         try:
-            if config_id is not None:
-                _text("callback_config_id", config_id, longest=256)
             return cls(
                 id=known["id"],
-                callback_config_id=config_id,
+                callback_config_id=known.get("callback_config_id"),
                 delay=known.get("delay"),
-                placed_at=None if placed_at is None else datetime.fromisoformat(placed_at).astimezone(UTC),
+                placed_at=None if placed_at is None else _instant(placed_at),
                 status=known.get("status"),
             )
         except (ValueError, TypeError, OverflowError) as error:

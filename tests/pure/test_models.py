@@ -152,7 +152,27 @@ def test_a_token_that_another_release_wrote_is_read():
 def test_a_configuration_id_in_a_token_has_the_bound_of_one_in_a_request():
     assert Callback.from_json(Callback(1, "x" * 256).to_json()).callback_config_id == "x" * 256
     with pytest.raises(ValueError, match="damaged: callback_config_id"):
-        Callback.from_json(Callback(1, "x" * 257).to_json())
+        Callback.from_json(json.dumps({"v": 1, "id": 1, "callback_config_id": "x" * 257}))
+
+
+@pytest.mark.parametrize("config_id", [5, "", " ", "x" * 257, "\ud800"])
+def test_no_callback_is_made_whose_token_could_not_be_read(config_id):
+    with pytest.raises(ValueError, match=r"^callback_config_id must"):
+        Callback(10, config_id)
+
+
+@pytest.mark.parametrize("placed_at", ["2026-01-01T12:00:00", "2026-01-01"])
+def test_a_token_without_a_time_zone_is_not_read_as_local_time(placed_at):
+    with pytest.raises(ValueError, match="damaged: placed_at must be a datetime with a time zone"):
+        Callback.from_json(json.dumps({"v": 1, "id": 1, "placed_at": placed_at}))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"delay": -1}, {"delay": "5"}, {"delay": True}, {"placed_at": "noon"}, {"placed_at": 5}]
+)
+def test_a_callback_with_wrong_fields(fields):
+    with pytest.raises(ValueError, match=f"^{next(iter(fields))} must"):
+        Callback(10, **fields)
 
 
 @given(st.text() | st.binary() | st.none() | st.recursive(st.none() | st.text(), st.lists).map(json.dumps))
