@@ -15,7 +15,7 @@ from anyio.lowlevel import current_token
 from tenios_async._errors import ClientMisuse, ConnectionFailed, ProtocolError, RequestTimeout, TeniosError
 from tenios_async._events import Ended, Event, Observer, Placed, Polled, Transitioned
 from tenios_async._exchange import Exchange, ExchangeFailed, Progress, package_of
-from tenios_async._limits import Rate
+from tenios_async._limits import Rate, is_number
 from tenios_async._models import (
     AttemptOutcome,
     Callback,
@@ -68,14 +68,10 @@ _MAX_STRANGE_STATES = 100
 _CLOSED = "the client is closed; open a new one"
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _timeout(value: float | None, default: float = math.inf) -> float:
     if value is None:
         return default
-    if not _is_number(value) or not value > 0:
+    if not is_number(value) or not value > 0:
         raise ValueError("timeout must be a number of seconds above 0 (math.inf for none)")
     return float(value)
 
@@ -156,7 +152,7 @@ class TeniosClient:
             raise ValueError("polling must be a Polling")  # noqa: TRY004  # bad arguments raise ValueError
         if rate_limit is not None and not isinstance(rate_limit, Rate):
             raise ValueError("rate_limit must be a Rate, for instance Rate(20, per=1.0)")
-        if not _is_number(cancel_grace) or not 0 <= cancel_grace < math.inf:
+        if not is_number(cancel_grace) or not 0 <= cancel_grace < math.inf:
             raise ValueError("cancel_grace must be a number of seconds of 0 or more")
         if ssl_context is not None:
             import ssl  # noqa: PLC0415  # whoever has a context has paid for it

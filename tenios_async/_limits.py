@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 from collections import OrderedDict
+from typing import TypeGuard
 
 import attrs
 
@@ -23,6 +25,13 @@ SLOW_DOWN = (429, 503)
 
 CALLS_OVER = 10.0
 """Seconds over which calls are counted."""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it can be reckoned with: a float, or a whole number that a float can hold. True and False are none."""
+    if isinstance(value, float):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 @attrs.frozen
@@ -39,7 +48,7 @@ class Rate:
 
     def __attrs_post_init__(self) -> None:
         for name, value in (("requests", self.requests), ("per", self.per)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            if not is_number(value) or not 0 < value < math.inf:
                 raise ValueError(f"a Rate's {name} must be a number above 0")
 
     @property

@@ -21,6 +21,7 @@ import attrs
 
 from tenios_async._lifecycle import BEFORE_DIALLING, INITIAL, TERMINAL, CallbackStatus
 from tenios_async._lifetimes import DIALS_WITHIN, RING_DURATION, exits
+from tenios_async._limits import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +48,7 @@ _FINENESS, _COARSENESS = 16, 6
 
 
 def _positive(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if not is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"{name} must be a number above 0")
 
 
@@ -58,9 +59,15 @@ def _check_positive(_: object, attribute: attrs.Attribute[float], value: float) 
 def _weights(
     given: Mapping[str, float] | Mapping[CallbackStatus, float] | Iterable[tuple[str, float]],  # a key is invariant
 ) -> tuple[tuple[CallbackStatus, float], ...]:
-    pairs = sorted((CallbackStatus(state), weight) for state, weight in dict(given).items())
+    try:
+        named = dict(given)
+    except (TypeError, ValueError):
+        raise ValueError("weights must be a mapping of states to numbers") from None
+    pairs = sorted((CallbackStatus(state), weight) for state, weight in named.items())
     for state, weight in pairs:
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+        if not state.is_known:
+            raise ValueError(f"weights must be of states that there are, and {str(state)!r} is none")
+        if not is_number(weight) or not 0 <= weight < math.inf:
             raise ValueError(f"the weight of {state} must be a number from 0")
     return tuple(pairs)
 
@@ -118,7 +125,7 @@ class Polling:
         object.__setattr__(self, "_terms", terms)  # as attrs says it is to be done in a frozen class
         if self.max_interval < self.min_interval:
             raise ValueError("max_interval must not be below min_interval")
-        if not 0 <= self.jitter <= 1:
+        if not is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ValueError("jitter must be from 0 to 1")
 
     @classmethod

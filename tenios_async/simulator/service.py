@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -141,8 +142,8 @@ class Service(Assertions):
         script: Script | None = None,
         latency: float = 0.0,
     ) -> None:
-        if not speed > 0:
-            raise ValueError("speed must be above 0")
+        if not isinstance(speed, (int, float)) or not 0 < speed <= sys.float_info.max:
+            raise ValueError("speed must be a number above 0")
         self._clock = clock
         self._seed = seed
         self._speed = speed

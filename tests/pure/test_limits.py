@@ -1,15 +1,17 @@
 """The pace: even, fair between calls and looks, halved at a refusal. Exact instants, no loop."""
 
 import math
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tenios_async import Rate
-from tenios_async._limits import SLOW_DOWN, Errand, Pace
+from tenios_async._limits import SLOW_DOWN, Errand, Pace, is_number
 
 CALL, LOOK = Errand.CALL, Errand.LOOK
+MOST = int(sys.float_info.max)
 
 
 def turns(pace, until, now=0.0):
@@ -139,10 +141,21 @@ def test_no_limit():
     assert turns(pace, 0) == [(0.0, "a"), (0.0, "b")]
 
 
-@pytest.mark.parametrize("figures", [(0,), (-1,), (True,), (math.inf,), (math.nan,), ("5",), (5, 0), (5, math.inf)])
+@pytest.mark.parametrize(
+    "figures", [(0,), (-1,), (True,), (math.inf,), (math.nan,), ("5",), (5, 0), (5, math.inf), (10**400,), (5, 10**400)]
+)
 def test_a_rate_is_a_number_above_0(figures):
     with pytest.raises(ValueError, match="above 0"):
         Rate(*figures)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [(0, True), (-1.5, True), (math.inf, True), (MOST, True), (-MOST, True), (MOST + 1, False), (-MOST - 1, False),
+     (True, False), ("1", False), (None, False)],
+)  # fmt: skip
+def test_what_can_be_reckoned_with(value, is_one):
+    assert is_number(value) is is_one
 
 
 def test_a_rate_per_minute():

@@ -236,7 +236,9 @@ def test_a_stretched_schedule_is_the_same_one_slower(state, seen_for, began_with
     [{"cost": 0}, {"cost": -1}, {"cost": float("nan")}, {"cost": float("inf")}, {"min_interval": 0}, {"max_interval": 0.1},
      {"jitter": 2}, {"jitter": -0.1}, {"cost": True}, {"cost": "1"}, {"fixed_interval": 0}, {"ring_duration": 0},
      {"speed": 0}, {"weights": {"CONNECTED": -1}}, {"weights": {"CONNECTED": "1"}}, {"weights": {"CONNECTED": True}}, {"weights": {"CONNECTED": math.inf}},
-     {"weights": {"": 1}}],
+     {"weights": {"": 1}}, {"weights": {5: 1}}, {"weights": {"CONECTED": 4}}, {"weights": None}, {"weights": 4}, {"weights": "x"},
+     {"weights": {"CONNECTED": 10**400}}, {"jitter": None}, {"jitter": "1"}, {"jitter": True}, {"jitter": math.nan},
+     {"speed": 10**400}, {"cost": 10**400}, {"max_interval": 10**400}],
 )  # fmt: skip
 def test_a_schedule_out_of_range(options):
     with pytest.raises(ValueError, match=r"must|is 1 to 64"):

@@ -151,7 +151,7 @@ def test_speed_divides_all_durations(clock, init):
         assert service.state(10) == state
 
 
-@pytest.mark.parametrize("speed", [0, -1, float("nan")])
+@pytest.mark.parametrize("speed", [0, -1, float("nan"), float("inf"), "2", None, pytest.param(10**400, id="10**400")])
 def test_a_speed_that_is_none(speed):
     with pytest.raises(ValueError, match="speed"):
         Service(speed=speed)

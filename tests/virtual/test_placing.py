@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import os
 import sys
 
@@ -208,7 +209,7 @@ def test_a_forked_child_is_refused(vendor):
         ({"access_key": ""}, "access key"), ({"base_url": "http://api.tenios.com"}, "plain http"), ({"timeout": 0}, "timeout"),
         ({"max_connections": 0}, "max_connections"), ({"polling": 2}, "polling"), ({"cancel_grace": -1}, "cancel_grace"),
         ({"http_client": object()}, "http_client"), ({"http_client": httpx.AsyncClient(), "max_connections": 5}, "belong"),
-        ({"cancel_grace": "2"}, "cancel_grace"), ({"cancel_grace": None}, "cancel_grace"), ({"ssl_context": "x"}, "ssl_context"),
+        ({"cancel_grace": "2"}, "cancel_grace"), ({"cancel_grace": None}, "cancel_grace"), ({"cancel_grace": 10**400}, "cancel_grace"), ({"cancel_grace": math.inf}, "cancel_grace"), ({"timeout": 10**400}, "timeout"), ({"ssl_context": "x"}, "ssl_context"),
         ({"allow_insecure_http": "false"}, "True or False"), ({"allow_insecure_http": "0"}, "True or False"), ({"allow_insecure_http": 1}, "True or False"),
         ({"observers": 5}, "observers"), ({"observers": [5]}, "observers"), ({"observers": [anyio.sleep]}, "observers"),
     ],

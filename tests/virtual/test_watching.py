@@ -313,7 +313,7 @@ async def test_a_watch_whose_time_is_up_says_what_it_knows(vendor, timeline, say
             await collect(tenios.watch_callback(10, timeout=20))
 
 
-@pytest.mark.parametrize("timeout", [0, -1, math.nan, True, "1"])
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, True, "1", pytest.param(10**400, id="10**400")])
 async def test_bad_arguments_are_refused_before_anything_is_sent(vendor, timeout):
     service = vendor(TALK)
     async with service.client() as tenios:
