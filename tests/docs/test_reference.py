@@ -9,6 +9,8 @@ import tenios_async
 import tenios_async.batch
 import tenios_async.otel
 import tenios_async.simulator
+from tenios_async import ApiError, TeniosError
+from tenios_async.batch import LedgerError
 
 from .pages import DOCS, read
 
@@ -35,6 +37,19 @@ def public(module):
 )
 def test_every_public_name_has_an_entry(module):
     assert {name for path, name in ENTRIES if path == module.__name__} == public(module)
+
+
+def test_every_error_that_can_be_caught_is_in_the_table_of_errors():
+    """All but the bases, which are caught for others."""
+    table = "\n".join(line for line in read(DOCS / "errors.md").splitlines() if line.startswith("|"))
+    errors = {
+        value
+        for module in (tenios_async, tenios_async.batch)
+        for name in public(module)
+        if inspect.isclass(value := getattr(module, name)) and issubclass(value, Exception)
+    }
+    bases = {TeniosError, ApiError, LedgerError}
+    assert {error.__name__ for error in errors - bases if f"`{error.__name__}`" not in table} == set()
 
 
 def test_nothing_has_two_entries():

@@ -55,8 +55,12 @@ async def test_only_one_address_is_intercepted():
 async def test_out_of_reach_nobody_is_called(tenios_simulator):
     async with tenios_simulator.client() as tenios:
         with tenios_simulator.unreachable():
+            began = anyio.current_time()
             with pytest.raises(ConnectionFailed):
                 await tenios.init_callback("config", NUMBER)
+            assert 2.6 <= anyio.current_time() - began <= 4.4, (
+                "0.5, 1 and 2 s between four tries, a quarter more or less"
+            )
         tenios_simulator.assert_nobody_called()
         callback = await tenios.init_callback("config", NUMBER)
         tenios_simulator.assert_called_once(NUMBER)
