@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_KEY = 256
 """Characters."""
+MAX_COUNT = 2**63 - 1
+"""What a column of either database can hold."""
 
 Change: TypeAlias = tuple[int, Move]
 """The number of a row, and the move to make there."""
@@ -40,15 +42,18 @@ class Ledger(abc.ABC):
 
     @abc.abstractmethod
     async def put(self, new: NewRow) -> Row:
-        """The row of this key, which is written if there is none."""
+        """The row of this key, which is written if there is none. Raises `ValueError` for what is no key."""
 
     @abc.abstractmethod
     async def by_key(self, key: str) -> Row | None:
-        """The row of a key, or None."""
+        """The row of a key, or None. Raises `ValueError` for what is no key."""
 
     @abc.abstractmethod
     async def queued(self, limit: int, after: int = 0) -> list[Row]:
-        """Rows to be dialled, by their number, from the one after `after` on."""
+        """Rows to be dialled, by their number, from the one after `after` on.
+
+        Raises `ValueError` where one is not a whole number of 0 or more.
+        """
 
     @abc.abstractmethod
     async def followed(self) -> list[Row]:
@@ -95,8 +100,7 @@ class Ledger(abc.ABC):
         `NotSent` where it would have left too late (nobody was called), `LedgerFailed`, and `ValueError` for a key that
         belongs to another request.
         """
-        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or not _is_whole(key):
-            raise ValueError(f"key must be a text of 1 to {MAX_KEY} characters, each of them whole")
+        check_key(key)
         while (shared := self._being_placed.get(key)) is not None:
             await shared.over.wait()
             if shared.error is not None:
@@ -128,7 +132,8 @@ class Ledger(abc.ABC):
     async def saw(self, key: str, status: CallbackStatus) -> None:
         """Writes down a state that a watch has seen: `(await by_key(key)).callback` is the token that goes on from it.
 
-        Once the call has ended nothing changes any more. Raises `ValueError` for a key whose call was never placed.
+        Once the call has ended nothing changes any more. Raises `ValueError` for a key whose call was never placed, and
+        for what is no key.
         """
         row = await self.by_key(key)
         if row is None or row.callback is None or row.standing.attempt is None:
@@ -144,8 +149,16 @@ class Ledger(abc.ABC):
         await self.aclose()
 
 
-def _is_whole(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+def check_key(key: object) -> None:
+    """Raises `ValueError` for what no ledger can hold as a key."""
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or any("\ud800" <= c <= "\udfff" for c in key):
+        raise ValueError(f"key must be a text of 1 to {MAX_KEY} characters, each of them whole")
+
+
+def check_count(name: str, value: object) -> None:
+    """Raises `ValueError` for what is not a whole number of 0 or more that a database can hold."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
+        raise ValueError(f"{name} must be a whole number of 0 or more")
 
 
 class _Shared:

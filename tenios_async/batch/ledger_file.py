@@ -310,8 +310,10 @@ class LedgerFile:
 
     def query(self, sql: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Reads; for figures. `?` stands for a value."""
+        with sqlites_as_ours(self.path):
+            found = self._connection.execute(sql, tuple(values))  # values that it cannot take are no damage
         with reading(self.path):
-            yield from self._connection.execute(sql, tuple(values))
+            yield from found
 
     @staticmethod
     def whole(sql: str) -> str:

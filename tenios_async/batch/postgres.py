@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from tenios_async import CallbackOutcomeUnknown, CallbackStatus
 from tenios_async.batch.errors import LedgerFailed, LedgerRefused
-from tenios_async.batch.ledger import Change, Ledger
+from tenios_async.batch.ledger import Change, Ledger, check_count, check_key
 from tenios_async.batch.postgres_link import Gathering, Link
 from tenios_async.batch.postgres_session import PostgresSession
-from tenios_async.batch.postgres_tables import CHANGE, INSERT, ROW, Changes, request_columns, row_of, standing_from
+from tenios_async.batch.postgres_tables import (
+    CHANGE,
+    INSERT,
+    ROW,
+    Changes,
+    check_text,
+    request_columns,
+    row_of,
+    standing_from,
+)
 from tenios_async.batch.postgres_url import PostgresURL
 from tenios_async.batch.standing import IllegalMove, RowState, Standing, crash
 from tenios_async.batch.tables import STANDING
@@ -91,15 +100,20 @@ class PostgresLedger(Ledger):
         return Link(self.url, self._patience)
 
     async def put(self, new: NewRow) -> Row:
+        check_key(new.key)
         await self._ask(INSERT, request_columns([new]))
         row = await self.by_key(new.key)
         assert row is not None  # noqa: S101  # it was put, or was there
         return row
 
     async def by_key(self, key: str) -> Row | None:
+        check_key(key)
+        check_text(key)
         return next(iter(await self._select("key = %s", [key])), None)
 
     async def queued(self, limit: int, after: int = 0) -> list[Row]:
+        check_count("limit", limit)
+        check_count("after", after)
         return await self._select("state = 'QUEUED' AND id > %s ORDER BY id LIMIT %s", [after, limit])
 
     async def followed(self) -> list[Row]:

@@ -138,12 +138,16 @@ def request_columns(rows: Sequence[NewRow]) -> tuple[list[Any], ...]:
             request.dtmf_key_to_trigger_customer_call,
             zlib.crc32(new.key.encode()),
         )
-        if any(isinstance(value, str) and "\0" in value for value in values):
-            where = "" if new.line is None else f"line {new.line}: "
-            raise ValueError(f"{where}there is a NUL in it, which PostgreSQL cannot store")
+        check_text(*values, where="" if new.line is None else f"line {new.line}: ")
         for column, value in zip(columns, values, strict=True):
             column.append(value)
     return columns
+
+
+def check_text(*values: object, where: str = "") -> None:
+    """Raises `ValueError` for a text that PostgreSQL cannot hold."""
+    if any(isinstance(value, str) and "\0" in value for value in values):
+        raise ValueError(f"{where}there is a NUL in it, which PostgreSQL cannot store")
 
 
 def columns_of(standing: Standing) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import attrs
 
 from tenios_async.batch.errors import LedgerError, LedgerFailed
-from tenios_async.batch.ledger import Change, Ledger
+from tenios_async.batch.ledger import Change, Ledger, check_count, check_key
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.standing import IllegalMove, RowState, Standing
 
@@ -65,6 +65,8 @@ class SQLiteLedger(Ledger):
         return self._open().file.facts
 
     async def put(self, new: NewRow) -> Row:
+        check_key(new.key)
+
         def work(file: LedgerFile) -> Row:
             file.put(new)
             row = file.by_key(new.key)
@@ -74,9 +76,12 @@ class SQLiteLedger(Ledger):
         return await self._do(work)
 
     async def by_key(self, key: str) -> Row | None:
+        check_key(key)
         return await self._do(lambda file: file.by_key(key))
 
     async def queued(self, limit: int, after: int = 0) -> list[Row]:
+        check_count("limit", limit)
+        check_count("after", after)
         return await self._do(lambda file: file.queued(limit, after))
 
     async def followed(self) -> list[Row]:

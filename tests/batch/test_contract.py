@@ -216,6 +216,34 @@ async def test_closing_writes_what_was_asked_for(where):
         assert (await again.by_key("key")).standing.attempt == "a"
 
 
+@pytest.mark.parametrize("key", ["", "x" * 257, 5, None, [1], "\ud800"])
+async def test_keys_that_are_none_trouble_nobody_else(where, key):
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with where.open() as ledger:
+            placing = asyncio.ensure_future(ledger.place_once(client, REQUEST, key="key"))
+            for asking in (
+                ledger.by_key(key),
+                ledger.put(NewRow(key, REQUEST)),
+                ledger.saw(key, CallbackStatus.CALLING_A),
+                ledger.place_once(client, REQUEST, key=key),
+            ):
+                with pytest.raises(ValueError, match="key must be a text"):
+                    await asking
+            placed = await placing
+            assert (await ledger.by_key("key")).callback == placed
+
+
+@pytest.mark.parametrize("count", ["x", None, True, 1.0, -1, 2**63])
+async def test_counts_that_are_none_trouble_nobody_else(where, count):
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        for name, arguments in (("limit", (count,)), ("after", (1, count))):
+            with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+                await ledger.queued(*arguments)
+        assert await ledger.queued(2**63 - 1) == [row]
+
+
 # --- one call
 
 

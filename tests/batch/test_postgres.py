@@ -209,6 +209,13 @@ def test_a_text_that_postgresql_cannot_hold_is_refused(url, new, says):
 
 
 @pytest.mark.asyncio
+async def test_a_key_that_postgresql_cannot_hold_is_refused(url):
+    async with PostgresLedger(url) as ledger:
+        with pytest.raises(ValueError, match="there is a NUL"):
+            await ledger.by_key("a\0b")
+
+
+@pytest.mark.asyncio
 async def test_after_a_failover_nothing_is_dialled_until_a_person_says_so(postgres, url):
     """To a standby that may have been behind, or to a backup: the ledger may have forgotten who was called."""
     schema = PostgresURL.parse(url).schema
