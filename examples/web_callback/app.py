@@ -79,8 +79,8 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[_Shared, None]:
         async with (
-            tenios() as client,
             ledger() as opened,
+            tenios() as client,
             Calls(client, opened, limits or Limits()) as calls,
         ):
             yield {"calls": calls}

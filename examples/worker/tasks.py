@@ -45,19 +45,20 @@ watches = Stream(REDIS, "watches", redeliver_after=REDELIVER_AFTER)
 @calls.on_event(TaskiqEvents.WORKER_STARTUP)
 async def open_ledger(state: TaskiqState) -> None:
     """One ledger and one client for as long as the process lives."""
-    await _open_client(state, other=watches)
-    state.handed_over = set()
+    state.open = contextlib.AsyncExitStack()
     state.ledger = await state.open.enter_async_context(SQLiteLedger(os.environ["CALLBACK_LEDGER"]))
+    state.handed_over = set()
+    await _open_client(state, other=watches)
 
 
 @watches.on_event(TaskiqEvents.WORKER_STARTUP)
 async def open_client(state: TaskiqState) -> None:
     """One client for as long as the process lives."""
+    state.open = contextlib.AsyncExitStack()
     await _open_client(state, other=calls)
 
 
 async def _open_client(state: TaskiqState, *, other: Stream) -> None:
-    state.open = contextlib.AsyncExitStack()
     state.tenios = await state.open.enter_async_context(TeniosClient())
     await other.startup()  # to put jobs there
     state.open.push_async_callback(other.shutdown)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import anyio
 
 from tenios_async import CallbackOutcomeUnknown, CallbackRequest
+from tenios_async.batch.errors import LedgerFailed
 from tenios_async.batch.placing import place
 from tenios_async.batch.row import NewRow, Row
 from tenios_async.batch.standing import IllegalMove, Move, RowState, Standing, see
@@ -39,6 +40,7 @@ class Ledger(abc.ABC):
 
     def __init__(self) -> None:
         self._being_placed: dict[str, _Shared] = {}
+        self._is_closing = False
 
     @abc.abstractmethod
     async def put(self, new: NewRow) -> Row:
@@ -71,9 +73,24 @@ class Ledger(abc.ABC):
     async def change_all(self, changes: Sequence[Change]) -> list[Standing | IllegalMove]:
         """Makes each move, or says that it is not open. Raises `LedgerFailed`: then none of them is known to hold."""
 
-    @abc.abstractmethod
     async def aclose(self) -> None:
-        """Closes it. May be called twice."""
+        """Closes it, once the calls that `place_once` has under way are written down. May be called twice.
+
+        Cancelled, it closes at once, and what those calls become cannot be written down any more.
+        """
+        self._is_closing = True
+        try:
+            while self._being_placed:
+                await next(iter(self._being_placed.values())).over.wait()
+        finally:
+            try:
+                await self._close()
+            finally:
+                self._is_closing = False
+
+    @abc.abstractmethod
+    async def _close(self) -> None:
+        """Closes it, whatever is under way. May be called twice."""
 
     async def change(self, row_id: int, move: Move) -> Standing:
         """Makes one move. Raises `IllegalMove` and `LedgerFailed`."""
@@ -101,6 +118,8 @@ class Ledger(abc.ABC):
         belongs to another request.
         """
         check_key(key)
+        if self._is_closing:
+            raise LedgerFailed("the ledger is being closed; nothing was sent. Open it again, and ask again")
         while (shared := self._being_placed.get(key)) is not None:
             await shared.over.wait()
             if shared.error is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import sys
 import time
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from tenios_async import (
     PermissionDenied,
     RateLimited,
 )
-from tenios_async.batch.errors import LedgerFailed
+from tenios_async.batch.errors import LedgerError, LedgerFailed
 from tenios_async.batch.standing import SEND_WITHIN, IllegalMove, RowState, doubt, intend, refuse, withdraw
 from tenios_async.batch.standing import place as placed
 
@@ -106,11 +107,17 @@ async def _settle(ledger: Ledger, row: Row, name: str, attempt: CallbackAttempt,
     try:
         with anyio.CancelScope(shield=True):
             standing = await ledger.change(row.id, _settled(name, attempt, keep_refusals=keep_refusals))
-    except LedgerFailed as failure:
+    except LedgerError as failure:
         if attempt.callback is None:
             raise
+        which = "--key KEY" if row.line is None else f"--line {row.line}"
+        called = f"`tenios batch resolve LEDGER {which} --called {shlex.quote(attempt.callback.key)}`"
         sent = attrs.evolve(row.standing, state=RowState.SENDING, attempt=name)
-        raise LedgerFailed(str(failure), row.at(placed(name, attempt.callback)(sent))) from failure
+        raise LedgerFailed(
+            f"{failure}. The call before that was placed as callback {attempt.callback.key}, a phone rings, and it is "
+            f"not written down: do not place it again, and once the ledger can be opened, say so: {called}",
+            row.at(placed(name, attempt.callback)(sent)),
+        ) from failure
     return standing
 
 

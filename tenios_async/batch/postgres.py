@@ -146,7 +146,7 @@ class PostgresLedger(Ledger):
         (result,) = await self.change_all([(row_id, crash())])
         return not isinstance(result, IllegalMove)
 
-    async def aclose(self) -> None:
+    async def _close(self) -> None:
         await self._changes.settle()
         for link in (self._writing, self._reading):
             if link is not None:
@@ -165,6 +165,8 @@ class PostgresLedger(Ledger):
                 if row.standing.state not in (RowState.SENDING, RowState.QUEUED):
                     return await super()._place_once(client, new, timeout)
                 if row.standing.state is RowState.SENDING and not await self.give_up_on(row.id):
+                    if self._is_closing:
+                        raise CallbackOutcomeUnknown("it is being placed by somebody else") from None
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, longest)
 

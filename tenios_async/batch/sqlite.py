@@ -105,7 +105,7 @@ class SQLiteLedger(Ledger):
 
         return await self._do(work)
 
-    async def aclose(self) -> None:
+    async def _close(self) -> None:
         if self._writer is not None:
             writer, self._writer = self._writer, None
             await asyncio.to_thread(writer.stop)

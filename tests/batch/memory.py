@@ -57,7 +57,7 @@ class MemoryLedger(Ledger):
         await anyio.sleep(self.latency)
         return results
 
-    async def aclose(self):
+    async def _close(self):
         """Nothing is open."""
 
     def close(self):
@@ -108,7 +108,7 @@ class FileLedger(Ledger):
                     results.append(refusal)
         return results
 
-    async def aclose(self):
+    async def _close(self):
         """`close` does."""
 
     def close(self):

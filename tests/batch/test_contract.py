@@ -244,6 +244,62 @@ async def test_counts_that_are_none_trouble_nobody_else(where, count):
         assert await ledger.queued(2**63 - 1) == [row]
 
 
+async def arrived(service):
+    """When a request to place a call has."""
+    while not service.inits:  # noqa: ASYNC110  # it has no event
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["left", "cancelled"])
+async def test_closing_waits_for_the_calls_that_are_being_placed(where, how):
+    """Whichever of ledger and client is closed first; whoever asks for such a call too gets it."""
+    service = Service(latency=0.3)
+    async with SimulatorServer(service) as server:
+        async with TeniosClient("key", base_url=server.base_url) as client, where.open() as ledger:
+            placing, too = (asyncio.ensure_future(ledger.place_once(client, REQUEST, key="key")) for _ in range(2))
+            await arrived(service)
+            if how == "cancelled":
+                placing.cancel()
+        assert ((await too).id, placing.done()) == (10, True)
+    async with where.open() as ledger:
+        assert (await ledger.by_key("key")).callback == await too
+    assert service.inits.total() == 1
+
+
+async def test_while_it_is_closed_no_further_call_is_placed(where):
+    service = Service(latency=0.3)
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        ledger = where.open()
+        async with ledger:
+            placing = asyncio.ensure_future(ledger.place_once(client, REQUEST, key="key"))
+            await arrived(service)
+            closing = asyncio.ensure_future(ledger.aclose())
+            await asyncio.sleep(0)
+            with pytest.raises(LedgerFailed, match="being closed; nothing was sent"):
+                await ledger.place_once(client, OTHER, key="other")
+            assert await placing
+            await closing
+        async with ledger:
+            assert await ledger.place_once(client, OTHER, key="other")
+    assert service.inits.total() == 2
+
+
+async def test_who_cannot_wait_is_told_what_to_do_about_a_call_that_was_not_written_down(where):
+    service = Service(latency=0.3)
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        ledger = await where.open().__aenter__()
+        placing = asyncio.ensure_future(ledger.place_once(client, REQUEST, key="key"))
+        await arrived(service)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ledger.aclose(), 0.01)
+        with pytest.raises(LedgerFailed) as caught:
+            await placing
+    for said in ("placed as callback 10", "not written down", "do not place it again"):
+        assert said in str(caught.value)
+    assert "tenios batch resolve LEDGER --key KEY --called 10" in str(caught.value)
+    assert [row.callback.id for row in caught.value.rows] == [10]
+
+
 # --- one call
 
 

@@ -420,6 +420,19 @@ async def test_whoever_asks_while_another_program_places_it_waits_for_what_becom
 
 
 @pytest.mark.asyncio
+async def test_closing_waits_for_no_call_of_another_program(url):
+    async with PostgresLedger(url) as first:
+        row = await first.put(NewRow("key", REQUEST))
+        await first.change(row.id, intend("a", NOW))
+        async with PostgresLedger(url) as second:
+            asking = asyncio.ensure_future(second.place_once(None, REQUEST, key="key"))
+            done, _ = await asyncio.wait([asking], timeout=0.3)
+            assert not done
+        with pytest.raises(CallbackOutcomeUnknown, match="by somebody else"):
+            await asking
+
+
+@pytest.mark.asyncio
 async def test_a_call_of_a_program_that_died_is_in_doubt_after_a_while_and_its_answer_still_counts(url):
     async with PostgresLedger(url) as ledger:
         row = await ledger.put(NewRow("key", REQUEST))
