@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections import deque
@@ -88,6 +89,7 @@ class Recorder:
         self._unwritten.clear()
         if not seen:
             return
+        cancellations = _cancellations()
         standings = await self._ledger.change_all([change for change, _, _ in seen])
         for (_, row, transition), standing in zip(seen, standings, strict=True):
             if isinstance(standing, IllegalMove) or standing.state is not RowState.PLACED:
@@ -98,8 +100,17 @@ class Recorder:
                 answer = self._hook(row.at(standing), transition)
                 if inspect.isawaitable(answer):
                     await answer
-            except Exception:  # a hook must not end a campaign
+            except (Exception, asyncio.CancelledError):  # a hook must not end a campaign
+                if _cancellations() > cancellations:
+                    raise
                 _log.exception("a hook raised", extra={"tenios_event": "hook_failed"})
+
+
+def _cancellations() -> int:
+    """How often this task was cancelled, from wherever; what a hook awaits may be cancelled without."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # this is awaited
+    return task.cancelling()
 
 
 def why_lost(error: WatchInterrupted) -> str | None:

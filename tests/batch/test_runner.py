@@ -1,5 +1,6 @@
 """A campaign at work, in virtual time: who is rung, when, how many at once, and what stops it."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -420,6 +421,35 @@ async def test_what_is_seen_does_not_pile_up_before_a_slow_disk(monkeypatch):
     await town.run()
     assert max(written) == 5
     assert town.ledger.states() == {"FINISHED": 60}
+
+
+async def test_a_hook_that_waits_for_a_task_which_was_cancelled_ends_nothing(caplog):
+    town = Town(3)
+
+    async def waiting(*_):
+        task = asyncio.ensure_future(anyio.sleep(1))
+        task.cancel()
+        await task
+
+    await town.run(hook=waiting)
+    assert town.ledger.states() == {"FINISHED": 3}
+    assert len([record for record in caplog.records if vars(record).get("tenios_event") == "hook_failed"]) == 3
+
+
+async def test_who_cancels_a_campaign_while_its_hook_waits_ends_it(caplog):
+    town = Town(3)
+    is_waiting = asyncio.Event()
+
+    async def waiting(*_):
+        is_waiting.set()
+        await anyio.sleep(60)
+
+    running = asyncio.ensure_future(town.run(hook=waiting))
+    await is_waiting.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not [record for record in caplog.records if vars(record).get("tenios_event") == "hook_failed"]
 
 
 async def test_a_hook_that_raises_ends_nothing(caplog):
