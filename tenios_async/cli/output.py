@@ -183,15 +183,19 @@ def _message(error: Exception) -> str:
 _NAMES = (
     ("allow_insecure_http=True", "--allow-insecure-http"),
     ("allow_remote=True", "--allow-remote"),
-    ("callback_config_id", "--config-id"),
-    ("callback_number", "the number"),
-    ("agent_announcement", "--announcement"),
-    ("dtmf_key_to_trigger_customer_call", "--dtmf-key"),
     ("base_url", "--base-url (or TENIOS_BASE_URL)"),
 )
+_FIELDS = {
+    "callback_config_id": "--config-id",
+    "callback_number": "the number",
+    "agent_announcement": "--announcement",
+    "dtmf_key_to_trigger_customer_call": "--dtmf-key",
+}
+"""An error begins with the field that was an argument; elsewhere it is that of a file, which --column takes too."""
 
 
 def _in_words_of_the_shell(message: str) -> str:
     for name, option in _NAMES:
         message = message.replace(name, option)
-    return message
+    first, space, rest = message.partition(" ")
+    return _FIELDS.get(first, first) + space + rest

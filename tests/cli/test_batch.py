@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,19 @@ def test_create_says_what_it_took_and_calls_nobody(ledger, tenios, service, tmp_
     assert (event["taken"], event["bad"], event["repeated"]) == (2, 1, 0)
     assert "country" in (tmp_path / "rejects.csv").read_text()
     assert not service.inits
+
+
+def test_what_is_said_of_a_file_without_a_known_column_can_be_followed(configured, tenios, tmp_path, environment):
+    environment.chdir(tmp_path)
+    (tmp_path / "d.csv").write_text(f"Name,Nummer\nA,{NUMBERS[0]}\n")
+    command = ("batch", "create", "d.csv", "b.db", "--prefix", "+49")
+    done = tenios(*command)
+    assert done.code == 2
+    (advice,) = re.findall(r"--column \S+=NAME", done.err)
+    done = tenios(*command, *advice.replace("NAME", "Nummer").split(), "--json")
+    assert (done.code, done.events[0]["taken"]) == (0, 1)
+    done = tenios("batch", "add", "b.db", "d.csv", "--column", "number=Nummer")
+    assert "fields are callback_number, callback_config_id, delay" in done.err
 
 
 @pytest.mark.parametrize(
