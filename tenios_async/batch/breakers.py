@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from tenios_async.batch.arguments import check_max_unknown
+
 IN_A_ROW = 10
 """Calls in doubt, one after another."""
 WINDOW = 500
@@ -20,8 +22,7 @@ class Breaker:
     """
 
     def __init__(self, max_unknown: float = 0.05) -> None:
-        if not 0 <= max_unknown <= 1:
-            raise ValueError("max_unknown must be a share from 0 to 1")
+        check_max_unknown(max_unknown)
         self._allowed = max_unknown * WINDOW
         self._last: deque[bool] = deque(maxlen=WINDOW)
         self._in_a_row = 0

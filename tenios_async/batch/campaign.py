@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from tenios_async import CallbackRequest
+from tenios_async.batch.arguments import check_max_bad
 from tenios_async.batch.contacts import OURS, BadRow, Contact, is_json, read_contacts, writing_rejects
 from tenios_async.batch.errors import LedgerRefused
 from tenios_async.batch.files import check_replaceable
@@ -104,7 +106,8 @@ class Campaign:
             rejects: a file that gets what was not taken, with line and reason.
             max_bad: bad lines after which nothing is taken.
 
-        Raises `LedgerRefused`, `ValueError` for a file that cannot be read, and `TooManyRejects`.
+        Raises `LedgerRefused`, `ValueError` for arguments that are none and for a file that cannot be read, and
+        `TooManyRejects`.
         """
         numbers = Numbers(region, prefixes)
         if rejects is not None:
@@ -203,7 +206,8 @@ class Campaign:
             polling: the schedule; None looks where the end of a call matters.
             hook: called with the row and each transition once that is written down; may be async.
 
-        Raises `LedgerFailed` where nothing can be written down any more. A cancellation keeps what is open, and the
+        Raises `ValueError` for arguments that are none, before anybody is called, and `LedgerFailed` where nothing can
+        be written down any more. A cancellation keeps what is open, and the
         next run goes on with it.
         """
         if self._is_running:
@@ -235,7 +239,8 @@ class Campaign:
 
 
 def facts_of(callback_config_id: str, region: str | None, prefixes: Collection[str]) -> dict[str, Any]:
-    """What is laid down about a campaign before its list is read."""
+    """What is laid down about a campaign before its list is read. Raises `ValueError` for what is no configuration."""
+    CallbackRequest(callback_config_id, "+491234567890")  # its own check
     return {
         "kind": KIND,
         "created_at": datetime.now(UTC).isoformat(),
@@ -271,6 +276,7 @@ def take(
 
     Arguments and errors as of `Campaign.create`.
     """
+    check_max_bad(max_bad)
     digest = hashlib.sha256()
     config_id = ledger.facts["callback_config_id"]
     opted_out: Collection[str] = () if opt_out is None else read_opt_outs(Path(opt_out), numbers)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 
+from tenios_async.batch.arguments import check_limit, check_max_unknown, check_rate
 from tenios_async.batch.hours import Hours
 
 AHEAD: Final = 0.1
@@ -86,8 +87,7 @@ class Setting:
 
 def at_rate(rate: float) -> Setting:
     """Calls a second from now on; infinite is without a limit. Raises `ValueError`."""
-    if not rate > 0:
-        raise ValueError("rate must be a number of calls a second above 0")
+    check_rate(rate)
     # What an earlier, slower rate has put far ahead does not keep anybody waiting.
     statement = "UPDATE controls SET rate = %s, next_turn = least(next_turn, clock_timestamp())"
     return Setting(statement, (None if math.isinf(rate) else rate,))
@@ -95,8 +95,7 @@ def at_rate(rate: float) -> Setting:
 
 def with_limit(limit: float) -> Setting:
     """So many calls may be placed from now on. Raises `ValueError`."""
-    if not limit >= 0:
-        raise ValueError("limit must be a number of calls of 0 or more")
+    check_limit(limit)
     return Setting("UPDATE controls SET turns_left = %s", (None if math.isinf(limit) else int(limit),))
 
 
@@ -109,8 +108,7 @@ def within_hours(hours: str | None, zone: str | None) -> Setting:
 
 def allowing_doubts(share: float) -> Setting:
     """The share of the last 500 calls that may be in doubt. Raises `ValueError`."""
-    if not 0 <= share <= 1:
-        raise ValueError("max_unknown must be a share from 0 to 1")
+    check_max_unknown(share)
     return Setting("UPDATE controls SET max_unknown = %s", (share,))
 
 

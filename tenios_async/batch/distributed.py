@@ -22,6 +22,7 @@ from tenios_async import (
     WatchInterrupted,
 )
 from tenios_async.batch import controls
+from tenios_async.batch.arguments import check_concurrency
 from tenios_async.batch.controls import Controls
 from tenios_async.batch.engine import Engine, Postponed
 from tenios_async.batch.errors import LedgerError, LedgerFailed, LedgerRefused
@@ -92,8 +93,7 @@ class Worker:
         left_alone: float = LEFT_ALONE,
         counting: bool = False,
     ) -> None:
-        if concurrency < 1:
-            raise ValueError("concurrency must be a whole number of 1 or more")
+        check_concurrency(concurrency)
         self.progress: Progress = Progress()
         self._ledger = ledger
         self._client = client

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
-from tenios_async import CallbackOutcomeUnknown, CallbackRequest
+from tenios_async import CallbackOutcomeUnknown, CallbackRequest, CallbackStatus, TeniosClient
 from tenios_async.batch.errors import LedgerFailed
 from tenios_async.batch.placing import place
 from tenios_async.batch.row import NewRow, Row
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from tenios_async import Callback, CallbackStatus, TeniosClient
+    from tenios_async import Callback
 
 MAX_KEY = 256
 """Characters."""
@@ -115,9 +115,13 @@ class Ledger(abc.ABC):
 
         Raises what `TeniosClient.init_callback` raises, `CallbackOutcomeUnknown` again for a key that is in doubt,
         `NotSent` where it would have left too late (nobody was called), `LedgerFailed`, and `ValueError` for a key that
-        belongs to another request.
+        belongs to another request and for arguments that are none.
         """
         check_key(key)
+        if not isinstance(client, TeniosClient):
+            raise ValueError(f"client must be a TeniosClient, not {type(client).__name__}")  # noqa: TRY004  # as any argument
+        if not isinstance(request, CallbackRequest):
+            raise ValueError(f"request must be a CallbackRequest, not {type(request).__name__}")  # noqa: TRY004  # as any argument
         if self._is_closing:
             raise LedgerFailed("the ledger is being closed; nothing was sent. Open it again, and ask again")
         while (shared := self._being_placed.get(key)) is not None:
@@ -152,8 +156,9 @@ class Ledger(abc.ABC):
         """Writes down a state that a watch has seen: `(await by_key(key)).callback` is the token that goes on from it.
 
         Once the call has ended nothing changes any more. Raises `ValueError` for a key whose call was never placed, and
-        for what is no key.
+        for what is no key or no state.
         """
+        status = CallbackStatus(status)
         row = await self.by_key(key)
         if row is None or row.callback is None or row.standing.attempt is None:
             raise ValueError("no call was placed with this key")

@@ -21,6 +21,7 @@ from tenios_async import (
     TeniosError,
     Transition,
 )
+from tenios_async.batch.arguments import check_concurrency, check_limit, check_rate
 from tenios_async.batch.breakers import Breaker
 from tenios_async.batch.errors import LedgerFailed
 from tenios_async.batch.numbers import OPTED_OUT
@@ -85,12 +86,11 @@ class Runner:
         polling: Polling | None = None,
         hook: Hook | None = None,
     ) -> None:
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-            raise ValueError("concurrency must be a whole number of 1 or more")
-        if not rate > 0:
-            raise ValueError("rate must be a number of calls a second above 0")
-        if not limit >= 0:
-            raise ValueError("limit must be a number of calls of 0 or more")
+        check_concurrency(concurrency)
+        check_rate(rate)
+        check_limit(limit)
+        if hours is not None and not (hasattr(hours, "is_open") and hasattr(hours, "opens_at")):
+            raise ValueError('hours must be Hours, for instance Hours.parse("9-18", tz="Europe/Berlin"), or None')
         self.progress: Progress = Progress(left=limit)
         self._ledger = ledger
         self._client = client

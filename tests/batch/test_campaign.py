@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import math
 import stat
 from datetime import UTC, datetime, timedelta
 
@@ -58,6 +59,19 @@ def test_what_is_taken_and_what_is_not(contacts, path, tmp_path):
         (N[1], 3, {"name": "=name 1"}),
     ]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        *(({"callback_config_id": value}, "callback_config_id must") for value in (None, 5, "", " ", "x" * 257)),
+        *(({"max_bad": value}, "max_bad must be a whole number") for value in (math.nan, -1, 0.5, "5", None)),
+    ],
+)
+def test_wrong_arguments_make_no_campaign(contacts, path, wrong, says):
+    with pytest.raises(ValueError, match=says):
+        Campaign.create(path, contacts("no number"), **OPTIONS | wrong)
+    assert [file.name for file in path.parent.iterdir()] == ["contacts.csv"]
 
 
 def test_the_same_person_written_in_two_ways_is_called_once(contacts, path):

@@ -234,6 +234,29 @@ async def test_keys_that_are_none_trouble_nobody_else(where, key):
             assert (await ledger.by_key("key")).callback == placed
 
 
+async def test_what_is_no_client_and_no_request_leaves_nothing_behind(where):
+    async with TeniosClient("key") as client, where.open() as ledger:
+        for wrong in ((None, REQUEST), (TeniosClient, REQUEST)):
+            with pytest.raises(ValueError, match="client must be a TeniosClient"):
+                await ledger.place_once(*wrong, key="key")
+        with pytest.raises(ValueError, match="request must be a CallbackRequest, not NoneType"):
+            await ledger.place_once(client, None, key="key")
+        assert await ledger.by_key("key") is None
+
+
+async def test_a_state_that_was_seen_may_be_a_plain_text(where):
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change_all([(row.id, intend("a", NOW)), (row.id, place("a", Callback(10, "config", 30, NOW)))])
+        await ledger.saw("key", "CONNECTED")
+        for wrong in (None, 5, ""):
+            with pytest.raises(ValueError, match="a status is"):
+                await ledger.saw("key", wrong)
+        assert (await ledger.by_key("key")).callback.status is CallbackStatus.CONNECTED
+        await ledger.saw("key", "DISCONNECTED")
+        assert (await ledger.by_key("key")).standing.state is RowState.FINISHED
+
+
 @pytest.mark.parametrize("count", ["x", None, True, 1.0, -1, 2**63])
 async def test_counts_that_are_none_trouble_nobody_else(where, count):
     async with where.open() as ledger:

@@ -580,6 +580,8 @@ async def test_a_ledger_for_place_once_is_no_campaign(postgres_url):
             await Worker(ledger, None).run()
         with pytest.raises(ValueError, match="concurrency"):
             Worker(ledger, None, concurrency=0)
+        with pytest.raises(ValueError, match="concurrency"):
+            Worker(ledger, None, concurrency="5")
 
 
 # --- what ends a call that is about to leave
@@ -941,7 +943,11 @@ async def test_a_call_whose_intent_is_written_does_not_wait_for_ever_for_a_turn(
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [(controls.at_rate, 0), (controls.at_rate, math.nan), (controls.with_limit, -1), (controls.allowing_doubts, 2)],
+    [
+        *((controls.at_rate, value) for value in (0, math.nan, "5/s")),
+        *((controls.with_limit, value) for value in (-1, 0.5, "5")),
+        *((controls.allowing_doubts, value) for value in (2, "5%")),
+    ],
 )
 async def test_settings_that_are_none(setting, value):
     with pytest.raises(ValueError, match="must be"):

@@ -687,7 +687,7 @@ async def test_killed_between_the_intent_and_the_answer(ledger_path):
         assert await service.victim.wait() == -signal.SIGKILL
     async with SQLiteLedger(ledger_path) as ledger:
         with pytest.raises(CallbackOutcomeUnknown, match="ended while"):
-            await ledger.place_once(None, REQUEST, key="key")
+            await ledger.place_once(TeniosClient("key"), REQUEST, key="key")
     assert service.inits.total() == 1
 
 

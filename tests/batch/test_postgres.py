@@ -409,7 +409,7 @@ async def test_whoever_asks_while_another_program_places_it_waits_for_what_becom
     async with PostgresLedger(url) as first, PostgresLedger(url) as second:
         rows = [await first.put(NewRow(f"{number}", REQUEST)) for number in range(2)]
         await first.change_all([(row.id, intend("a", NOW)) for row in rows])
-        asked = [asyncio.ensure_future(second.place_once(None, REQUEST, key=row.key)) for row in rows]
+        asked = [asyncio.ensure_future(second.place_once(TeniosClient("key"), REQUEST, key=row.key)) for row in rows]
         done, _ = await asyncio.wait(asked, timeout=0.3)
         assert not done
         await first.change(rows[0].id, place("a", CALLBACK))
@@ -425,7 +425,7 @@ async def test_closing_waits_for_no_call_of_another_program(url):
         row = await first.put(NewRow("key", REQUEST))
         await first.change(row.id, intend("a", NOW))
         async with PostgresLedger(url) as second:
-            asking = asyncio.ensure_future(second.place_once(None, REQUEST, key="key"))
+            asking = asyncio.ensure_future(second.place_once(TeniosClient("key"), REQUEST, key="key"))
             done, _ = await asyncio.wait([asking], timeout=0.3)
             assert not done
         with pytest.raises(CallbackOutcomeUnknown, match="by somebody else"):
@@ -452,7 +452,7 @@ async def test_whoever_asks_for_a_call_of_a_program_that_died_learns_that_it_is_
         await ledger.change(row.id, intend("a", NOW))
         postgres.execute(f"UPDATE {ledger.url.schema}.calls SET changed_at = changed_at - interval '61 s'")
         with pytest.raises(CallbackOutcomeUnknown, match="ended while"):
-            await ledger.place_once(None, REQUEST, key="key")
+            await ledger.place_once(TeniosClient("key"), REQUEST, key="key")
 
 
 # --- a database that goes away

@@ -1,6 +1,7 @@
 """A campaign at work, in virtual time: who is rung, when, how many at once, and what stops it."""
 
 import asyncio
+import math
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -481,12 +482,22 @@ async def test_one_id_for_two_calls():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"concurrency": 0}, "concurrency"),
-        ({"rate": 0}, "rate"),
-        ({"limit": -1}, "limit"),
-        ({"max_unknown": 2}, "share"),
+        *(({"concurrency": value}, "concurrency must be a whole number") for value in (0, 1.0, True, "5", None)),
+        *(({"rate": value}, "rate must be a number") for value in (0, -1, math.nan, True, "5/s", None)),
+        *(({"limit": value}, "limit must be a whole number") for value in (-1, 0.5, math.nan, True, "5", None)),
+        *(({"max_unknown": value}, "a share from 0 to 1") for value in (2, -0.1, math.nan, True, "5%", None)),
+        ({"hours": "9-18"}, "hours must be Hours, for instance"),
     ],
 )
 async def test_bad_arguments(options, match):
+    town = Town(1)
     with pytest.raises(ValueError, match=match):
-        await Town(1).run(**options)
+        await town.run(**options)
+    assert (town.ledger.states(), town.dialled) == ({"QUEUED": 1}, [])
+
+
+async def test_a_limit_may_be_any_whole_number():
+    for limit, placed in ((0, 0), (1, 1), (1.0, 1), (math.inf, 3)):
+        town = Town(3)
+        await town.run(limit=limit)
+        assert len(town.dialled) == placed
