@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
+from anyio.lowlevel import current_token
 
 from tenios_async import CallbackOutcomeUnknown, CallbackRequest, CallbackStatus, TeniosClient
 from tenios_async.batch.errors import LedgerFailed
@@ -80,8 +81,8 @@ class Ledger(abc.ABC):
         """
         self._is_closing = True
         try:
-            while self._being_placed:
-                await next(iter(self._being_placed.values())).over.wait()
+            while here := [shared for shared in self._being_placed.values() if shared.loop == current_token()]:
+                await here[0].over.wait()
         finally:
             try:
                 await self._close()
@@ -189,5 +190,6 @@ class _Shared:
     """A call that is being placed, for those who ask for it meanwhile."""
 
     def __init__(self) -> None:
+        self.loop = current_token()
         self.over = anyio.Event()
         self.error: Exception | None = None

@@ -153,6 +153,8 @@ class _Writer:
         return writer
 
     def queue(self, work: Callable[[LedgerFile], _T]) -> asyncio.Future[_T]:
+        if asyncio.get_running_loop() is not self._loop:
+            raise LedgerFailed("the ledger was opened on another event loop; close it, and open it on this one")
         future: asyncio.Future[_T] = self._loop.create_future()
         with self._changed:
             if self._failure is not None or self._is_stopping:
@@ -183,7 +185,8 @@ class _Writer:
                     self._failure = failure
                     jobs += self._jobs
                     self._jobs.clear()
-            self._loop.call_soon_threadsafe(_deliver, jobs, failure)
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                self._loop.call_soon_threadsafe(_deliver, jobs, failure)
 
     def _do(self, job: _Job) -> None:
         before = self.file.changes

@@ -297,6 +297,59 @@ async def test_closing_writes_what_was_asked_for(ledger_path):
     assert "tenios-ledger" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_it_is_used_on_the_event_loop_that_opened_it(ledger_path):
+    ledger = SQLiteLedger(ledger_path)
+
+    async def on_another():
+        with pytest.raises(LedgerFailed, match="opened on another event loop; close it, and open it"):
+            await ledger.put(NewRow("late", REQUEST))
+        await ledger.aclose()
+        async with ledger:
+            assert await ledger.by_key("late") is None
+            assert await ledger.by_key("key") is not None
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(ledger.__aenter__())
+    loop.run_until_complete(ledger.put(NewRow("key", REQUEST)))
+    loop.close()
+    asyncio.run(on_another())
+
+
+def test_closing_waits_for_no_call_whose_loop_is_closed(ledger_path):
+    ledger, loop = SQLiteLedger(ledger_path), asyncio.new_event_loop()
+
+    async def leave_a_call():
+        await ledger.__aenter__()
+        client = TeniosClient("key", base_url="http://127.0.0.1:9")
+        placing = asyncio.ensure_future(ledger.place_once(client, REQUEST, key="key"))
+        await asyncio.sleep(0)
+        return placing
+
+    placing = loop.run_until_complete(leave_a_call())
+    placing._log_destroy_pending = False
+    loop.close()
+    asyncio.run(asyncio.wait_for(ledger.aclose(), 10))
+    placing.get_coro().close()
+
+
+def test_what_was_asked_on_a_loop_that_is_closed_meanwhile_is_written_all_the_same(ledger_path):
+    """A thread that ended in an error would be a warning, and that an error."""
+    ledger, go_on = SQLiteLedger(ledger_path), threading.Event()
+    loop = asyncio.new_event_loop()
+
+    async def ask():
+        await ledger.__aenter__()
+        ledger._do(lambda _: go_on.wait(10))
+        ledger._do(lambda file: file.put(NewRow("key", REQUEST)))
+
+    loop.run_until_complete(ask())
+    loop.close()
+    go_on.set()
+    asyncio.run(ledger.aclose())
+    with LedgerFile.read(ledger_path) as file:
+        assert file.by_key("key") is not None
+
+
 @pytest.mark.asyncio
 async def test_who_is_cancelled_while_it_is_opened_keeps_no_lock(ledger_path, monkeypatch):
     held, go_on = threading.Event(), threading.Event()
