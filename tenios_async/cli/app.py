@@ -208,7 +208,7 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 
 
 _ONE_LINE = 10_000
-_LIKE_A_NUMBER = re.compile(r"\+?[0-9]{7,}")
+_LIKE_A_NUMBER = re.compile(r"\+[0-9](?:[ ()/.-]{0,2}[0-9]){3,}|[0-9](?:[ ()/.-]{0,2}[0-9]){6,}")
 
 
 def run(arguments: Sequence[str]) -> int:

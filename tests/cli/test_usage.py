@@ -27,6 +27,8 @@ def files(tmp_path, environment):
         (["init", "01234567890"], "E.164"),
         (["init", "not\x1b[31m a number"], "E.164"),
         (["init", "one", "+4980055566771"], "+49********771"),
+        (["init", "one", "+49 221 7654321"], "'+49*********321'"),
+        (["init", "one", "0221/765-43 21"], "'022******** 21'"),
         (["init", NUMBER, "--delay", "1.5"], "whole number"),
         (["init", NUMBER, "--delay", "soon"], "whole number"),
         (["init", NUMBER, "--delay=-1"], "whole number"),
