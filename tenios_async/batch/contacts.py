@@ -47,8 +47,12 @@ class SourceError(ValueError):
     """
 
     def __init__(self, path: Path, line: int, what: str) -> None:
-        super().__init__(f"{path}, line {line}: {what}")
+        super().__init__(path, line, what)  # what copies and pickles are made of
         self.line = line
+
+    def __str__(self) -> str:
+        path, line, what = self.args
+        return f"{path}, line {line}: {what}"
 
 
 @attrs.frozen

@@ -1,8 +1,10 @@
 """Contacts files: what is read, what is rejected with which reason, and what ends the reading."""
 
+import copy
 import csv
 import io
 import json
+import pickle
 import re
 import stat
 
@@ -86,6 +88,15 @@ def test_what_ends_the_reading(read, content, columns, line, says):
         read(content, columns=columns)
     assert caught.value.line == line
     assert f"line {line}" in str(caught.value)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_what_ends_the_reading_survives_copying_and_pickling(read, again):
+    with pytest.raises(SourceError) as caught:
+        read("")
+    error = again(caught.value)
+    assert (type(error), str(error), error.line) == (SourceError, str(caught.value), 1)
+    assert str(error).endswith("contacts.csv, line 1: the file is empty")
 
 
 def test_a_field_that_there_is_not(read):
