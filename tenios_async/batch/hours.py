@@ -46,7 +46,7 @@ class Hours:
         Raises `ValueError` for what cannot be read.
         """
         windows = frozenset(window for part in text.lower().split(";") for window in _windows(part))
-        return cls(windows, _zone(tz), text)
+        return cls(windows, time_zone(tz), text)
 
     def is_open(self, at: datetime) -> bool:
         """Whether a phone may begin to ring at that moment (aware)."""
@@ -105,7 +105,8 @@ def _days(text: str | None) -> list[int]:
     return days
 
 
-def _zone(tz: str) -> ZoneInfo:
+def time_zone(tz: str) -> ZoneInfo:
+    """The zone of this name. Raises `ValueError` where there is none."""
     try:
         return ZoneInfo(tz)
     except (KeyError, ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError

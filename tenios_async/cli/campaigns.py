@@ -20,6 +20,7 @@ from tenios_async.batch.campaign import campaign_facts, read_campaign_opt_outs
 from tenios_async.batch.contacts import is_json
 from tenios_async.batch.export import write_rows
 from tenios_async.batch.files import check_writable, replacing
+from tenios_async.batch.hours import time_zone
 from tenios_async.batch.reading import read_figures
 from tenios_async.batch.report import html, table
 from tenios_async.batch.words import are, plural
@@ -375,12 +376,7 @@ def report(output: Output, ledger: Where, file: Path, *, tz: str | None) -> Exit
 def _report(ledger: Where, tz: str | None) -> str:
     now = datetime.now().astimezone()
     if tz is not None:
-        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415
-
-        try:
-            now = now.astimezone(ZoneInfo(tz))
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError(f"--tz: there is no time zone {tz!r}") from None
+        now = now.astimezone(time_zone(tz))
     with reading(ledger) as file:
         campaign_facts(file)
         return html(read_figures(file, now))

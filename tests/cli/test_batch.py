@@ -89,7 +89,8 @@ def test_what_is_said_of_a_file_without_a_known_column_can_be_followed(configure
         (["resolve", "campaign.db", "--line", "2", "--not-called"], "not in doubt"),
         (["resolve", "campaign.db", "--line", "2"], "--not-called"), (["resolve", "campaign.db", "--who", "A"], "--not-called"),
         (["resolve", "campaign.db", "--all", "--called", "7"], "one call"),
-        (["report", "campaign.db", "x.html", "--tz", "Mars/Olympus"], "--tz"),
+        (["report", "campaign.db", "x.html", "--tz", "Mars/Olympus"], "no time zone 'Mars/Olympus'"),
+        (["report", "campaign.db", "x.html", "--tz", "Europe"], "no time zone 'Europe'; write for instance Europe/Berlin"),
         (["add", "campaign.db", "nobody.csv"], "nobody.csv"), (["create", "contacts.csv", "missing/new.db", "--prefix", "+49"], "missing/new.db"),
     ],
 )  # fmt: skip
