@@ -41,6 +41,8 @@ def read_callback(text: str) -> Callback:
         with Path(text[1:]).open(encoding="utf-8") as file:
             text = _last_line(file.read(_LARGEST_TOKEN), text[1:])
     text = text.strip()
+    if not text:
+        raise ValueError("an id or a resume token is needed, and this is empty")
     if text.startswith("{"):
         return Callback.from_json(_token_in(text))
     if len(text.split()) != 1:
