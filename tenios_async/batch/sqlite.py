@@ -192,12 +192,13 @@ class _Writer:
         before = self.file.changes
         try:
             job.result = job.work(self.file)
-        except (LedgerError, sqlite3.Error):
-            raise
-        except Exception as error:  # it could not even be tried: the others have nothing to do with it
+        except Exception as error:
+            is_misuse = isinstance(error, (sqlite3.InterfaceError, sqlite3.ProgrammingError))  # a value it cannot take
+            if isinstance(error, (LedgerError, sqlite3.Error)) and not is_misuse:
+                raise
             if self.file.changes != before:
                 raise
-            job.error = error
+            job.error = error  # it could not even be tried: the others have nothing to do with it
 
     def _take(self) -> list[_Job]:
         """All that is queued; empty once this is to stop, or has failed."""
