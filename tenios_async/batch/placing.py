@@ -133,7 +133,7 @@ def _settled(name: str, attempt: CallbackAttempt, *, keep_refusals: bool) -> Mov
 
 def _reason(error: BaseException | None) -> str:
     if isinstance(error, ApiError):
-        return error.error_code or f"HTTP {error.status_code}"
+        return str(error.error_code)  # there is one, or it would prove no refusal
     return error.reason if isinstance(error, CallbackOutcomeUnknown) else "it was given up before the answer came"
 
 

@@ -66,6 +66,7 @@ JUDGES = {
     "batch/checks": "tests/batch/test_beside.py tests/batch/test_ledger.py",
     "batch/making": "tests/batch/test_making.py",
     "batch/opening": "tests/batch/test_opening.py",
+    "batch/placing": "tests/batch/test_placing.py tests/batch/test_contract.py tests/batch/test_ledger.py -k 'not postgres'",
     "batch/tables": LEDGER,
     "batch/ledger_file": LEDGER,
 }
