@@ -64,6 +64,7 @@ JUDGES = {
     "batch/numbers": "tests/batch/test_numbers.py",
     "batch/beside": "tests/batch/test_beside.py",
     "batch/checks": "tests/batch/test_beside.py tests/batch/test_ledger.py",
+    "batch/arguments": "tests/batch/test_runner.py tests/batch/test_campaign.py tests/batch/test_breakers.py",
     "batch/making": "tests/batch/test_making.py",
     "batch/opening": "tests/batch/test_opening.py",
     "batch/placing": "tests/batch/test_placing.py tests/batch/test_contract.py tests/batch/test_ledger.py -k 'not postgres'",
