@@ -351,6 +351,19 @@ async def test_a_doubt_is_shared_and_stays(where):
     assert service.inits.total() == 1
 
 
+async def test_a_refusal_is_shared_by_all_who_waited_for_it(where):
+    """Nobody who waited asks TENIOS again."""
+    service = Service(latency=0.1)
+    service.fail_init(Fault.refused("BAD_NUMBER"))
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with where.open() as ledger:
+            asked = [ledger.place_once(client, REQUEST, key="key") for _ in range(10)]
+            errors = await asyncio.gather(*asked, return_exceptions=True)
+    assert {str(error) for error in errors} == {str(errors[0])}
+    assert "BAD_NUMBER" in str(errors[0])
+    assert service.inits.total() == 1
+
+
 async def test_what_was_refused_or_not_sent_may_be_asked_for_again(where):
     service = Service()
     service.fail_init(Fault(400))
