@@ -34,7 +34,7 @@ class Killer(Service):
         self._victim = None
         self._left = None
         self._when = "before"
-        self._timer = None
+        self._timers = []
         self.kills = 0
 
     def draw(self, victim):
@@ -46,8 +46,8 @@ class Killer(Service):
 
     def let_live(self):
         self._left = None
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
 
     def handle(self, method, path, body):
         when = None
@@ -64,7 +64,7 @@ class Killer(Service):
         return answer
 
     def _kill_later(self):
-        self._timer = asyncio.get_running_loop().call_later(self._chance.uniform(0, SECONDS), self._kill)
+        self._timers.append(asyncio.get_running_loop().call_later(self._chance.uniform(0, SECONDS), self._kill))
 
     def _kill(self):
         self.kills += 1

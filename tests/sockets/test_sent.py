@@ -242,6 +242,19 @@ async def test_a_status_poll_survives_a_connection_closed_while_idle(client):
     assert server.statuses == 5
 
 
+async def test_a_status_poll_that_meets_a_closing_connection_goes_once_more(client):
+    def close_at_the_second(peer):
+        peer.read_request()
+        peer.send(CONNECTED)
+        peer.read_request()
+        peer.close()
+
+    async with Server(close_at_the_second, answer(CONNECTED)) as server, client(server.url) as tenios:
+        for _ in range(2):
+            assert await tenios.callback_status(10) == "CONNECTED"
+    assert server.statuses == 3
+
+
 async def test_polls_share_a_connection(client):
     async with Server(answer(CONNECTED)) as server, client(server.url) as tenios:
         for _ in range(5):
