@@ -76,12 +76,6 @@ def _timeout(value: float | None, default: float = math.inf) -> float:
     return float(value)
 
 
-def _is_allowed(allow_insecure_http: object) -> bool:
-    if not isinstance(allow_insecure_http, bool):
-        raise ValueError("allow_insecure_http must be True or False")  # noqa: TRY004  # bad arguments raise ValueError
-    return allow_insecure_http
-
-
 def _watch_timeout(callback: Callback, timeout: float | None) -> float:
     return _timeout(timeout, (callback.delay or 0) + WATCH_TIMEOUT)
 
@@ -143,7 +137,7 @@ class TeniosClient:
         self._key.check()
         if base_url is None:
             base_url = os.environ.get("TENIOS_BASE_URL", DEFAULT_BASE_URL)
-        self._base_url = parse_base_url(base_url, allow_insecure_http=_is_allowed(allow_insecure_http))
+        self._base_url = parse_base_url(base_url, allow_insecure_http=allow_insecure_http)
         self._init_timeout = _timeout(timeout, INIT_TIMEOUT)
         self._status_timeout = _timeout(timeout, STATUS_TIMEOUT)
         if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:

@@ -77,7 +77,6 @@ class CallbackMonitor(AsyncIterator[Result]):
         self._time: Callable[[], float]
         self._call_at: Callable[[float, Callable[[], None]], asyncio.TimerHandle]
         self._create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-        self._running_loop: Callable[[], object]
         self._current_task: Callable[[], Any]
         self._is_sealed = False
         self._is_over = False
@@ -153,7 +152,7 @@ class CallbackMonitor(AsyncIterator[Result]):
             raise ClientMisuse("a monitor is for one use; make a new one")
         self._client._open()  # noqa: SLF001
         self._is_limited = self._client._rate() < math.inf  # noqa: SLF001
-        self._loop, self._running_loop, self._current_task = _asyncio()
+        self._loop, self._current_task = _asyncio()
         self._time, self._call_at, self._create_task = self._loop.time, self._loop.call_at, self._loop.create_task
         self._client._monitors.add(self)  # noqa: SLF001
         return self
@@ -206,11 +205,7 @@ class CallbackMonitor(AsyncIterator[Result]):
         """The loop on which it was opened, for who asks there: from elsewhere nothing would wake it."""
         if self._loop is None:
             raise ClientMisuse("use a monitor as `async with tenios.monitor() as monitor`")
-        try:
-            is_at_home = self._running_loop() is self._loop  # another thread and a forked child have none
-        except RuntimeError:
-            is_at_home = False
-        if not is_at_home:
+        if running_asyncio_loop() is not self._loop:  # another thread and a forked child have none
             self._client._check_open()  # noqa: SLF001  # says more of a forked child
             raise ClientMisuse(
                 "the monitor was opened on another event loop, and this may be another thread; nothing was done."
@@ -403,10 +398,10 @@ def _before(result: Result) -> Callback:
     return result.callback
 
 
-def _asyncio() -> tuple[asyncio.AbstractEventLoop, Callable[[], object], Callable[[], Any]]:
+def _asyncio() -> tuple[asyncio.AbstractEventLoop, Callable[[], Any]]:
     loop = running_asyncio_loop()
     if loop is None:
         raise ClientMisuse("a monitor needs asyncio; on trio, start a watch for each callback")
-    from asyncio import current_task, get_running_loop  # noqa: PLC0415  # whose import costs more than all of this library
+    from asyncio import current_task  # noqa: PLC0415  # whose import costs more than all of this library
 
-    return loop, get_running_loop, current_task
+    return loop, current_task

@@ -332,6 +332,8 @@ def _http_date(value: str) -> datetime | None:
 
 def parse_base_url(text: str, *, allow_insecure_http: bool = False) -> str:
     """The base URL without a slash at its end; a path is kept. Raises `ValueError` for what cannot carry the key."""
+    if not isinstance(allow_insecure_http, bool):
+        raise ValueError("allow_insecure_http must be True or False")  # noqa: TRY004  # bad arguments raise ValueError
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port

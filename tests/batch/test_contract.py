@@ -386,6 +386,7 @@ async def test_a_row_that_somebody_else_has_moved_is_not_dialled(where):
             await ledger.change(row.id, intend("another", NOW))
             with pytest.raises(IllegalMove):
                 await place_row(ledger, client, row)
+            assert (await ledger.by_key("key")).standing.attempt == "another"
     assert service.inits.total() == 0
 
 

@@ -667,21 +667,6 @@ async def test_too_long_after_the_intent_nothing_leaves(ledger_path, monkeypatch
 
 
 @pytest.mark.asyncio
-async def test_a_row_that_somebody_else_has_moved_is_not_dialled(ledger_path):
-    from tenios_async.batch.placing import place as place_row
-
-    service = Service()
-    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
-        async with SQLiteLedger(ledger_path) as ledger:
-            row = await ledger.put(NewRow("key", REQUEST))
-            await ledger.change(row.id, intend("another", NOW))
-            with pytest.raises(IllegalMove):
-                await place_row(ledger, client, row)
-            assert (await ledger.by_key("key")).standing.attempt == "another"
-    assert service.inits.total() == 0
-
-
-@pytest.mark.asyncio
 async def test_what_a_watch_has_seen_outlives_the_program(ledger_path):
     service = Service()
     async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:

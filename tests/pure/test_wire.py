@@ -337,6 +337,8 @@ def test_bad_base_urls(text):
 
 def test_plain_http_where_it_is_allowed():
     assert parse_base_url("http://10.0.0.1/", allow_insecure_http=True) == "http://10.0.0.1"
+    with pytest.raises(ValueError, match="True or False"):
+        parse_base_url("http://10.0.0.1/", allow_insecure_http="false")
 
 
 def test_asdict_of_what_is_public_holds_no_key():
