@@ -13,6 +13,7 @@ import functools
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
@@ -21,7 +22,7 @@ from tenios_async._wire import MAX_BODY, Reply
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
     from types import ModuleType, TracebackType
 
     import httpx
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 KEEPALIVE = 120.0
 """Seconds an idle connection stays open for polls, at least; httpx's 5 s would make each slow one pay a handshake."""
 
-
-PER_CLIENT = 10
-"""Requests that one httpx client of ours has under way. At 500 connections a poll costs five times as much as at 10."""
 
 MAX_BUFFERED = 1024 * 1024
 """Bytes after which an answer that is too long and cannot be cancelled is dropped."""
@@ -154,14 +152,26 @@ class HttpxExchange:
     Args:
         http_client: the client.
         base_url: without a slash at its end.
+        places: requests that may be under way at once; None is as many as its pool has connections for.
     """
 
-    def __init__(self, http_client: HttpClient, base_url: str) -> None:
+    def __init__(self, http_client: HttpClient, base_url: str, places: int | None = None) -> None:
         self._package: Any = package_of(http_client)
         self.name: str = self._package.__name__
         self._client = cast("httpx.AsyncClient", http_client)
         self._base_url = base_url
         self._under_way: set[anyio.CancelScope] = set()
+        self._limiter = anyio.Semaphore(self._count_places() if places is None else places, fast_acquire=True)
+
+    def _count_places(self) -> int:
+        """As many as get a connection without waiting for one.
+
+        httpcore loses the connection that it gives to a waiting request in the moment in which that is cancelled, and
+        after as many as it may have it serves nobody. So ours wait here. https://github.com/encode/httpcore/issues/1093
+        """
+        _, pool = _transport_and_pool(self._package, self._client, self._base_url)
+        places, are_shared = getattr(pool, "_max_connections", None), getattr(pool, "_http2", False)
+        return places if isinstance(places, int) and not are_shared else sys.maxsize
 
     async def aclose(self) -> None:
         """Gives up what is under way. The client stays the caller's."""
@@ -181,20 +191,21 @@ class HttpxExchange:
     async def _take(self, *, is_new: bool) -> httpx.AsyncClient:
         """A client to send with; `is_new` asks for one that opens a new connection."""
         del is_new
+        await self._limiter.acquire()
         return self._client
 
     def _give_back(self, client: httpx.AsyncClient, *, is_new: bool) -> None:
-        pass
+        del client, is_new
+        self._limiter.release()
 
     async def _post(self, path: str, sending: _Sending, deadline: float, *, is_new: bool) -> Reply:
         failure: Exception
-        client: httpx.AsyncClient | None = None
         scope = anyio.CancelScope(deadline=deadline)
         self._under_way.add(scope)
         try:
-            with scope:
-                client = await self._take(is_new=is_new)
-                return await self._send(client, path, sending, deadline)
+            reply = await _apart(self._take_turn(path, sending, scope, is_new=is_new), scope)
+            if reply is not None:
+                return reply
             failure = TimeoutError("the deadline has passed, or the client was closed")
         except ExchangeFailed:
             raise
@@ -205,14 +216,10 @@ class HttpxExchange:
             raise error.with_traceback(None)  # noqa: B904
         finally:
             self._under_way.discard(scope)
-            if client is not None:
-                self._give_back(client, is_new=is_new)
-            if sending.is_in_handshake:
-                await sending.leave_handshake()
         if sending.objection is not None:
             raise sending.objection.with_traceback(sending.objection_traceback)
         timed_out = isinstance(failure, (TimeoutError, self._package.TimeoutException))
-        is_stock = client is None or _is_stock(self._package, client, self._base_url + path)
+        is_stock = not sending.has_turn or _is_stock(self._package, self._client, self._base_url + path)
         raise ExchangeFailed(
             sending.redact(describe(failure, timed_out=timed_out)),
             sending.progress_after_failure(is_stock=is_stock),
@@ -220,6 +227,35 @@ class HttpxExchange:
             is_fault=isinstance(failure, (self._package.ConnectError, OSError)) and not _is_certificate(failure),
             was_reused=sending.was_reused,
         ) from without_frames(failure, sending.redact)
+
+    async def _take_turn(self, path: str, sending: _Sending, scope: anyio.CancelScope, *, is_new: bool) -> Reply | None:
+        """Sends when there is a client for it, and leaves that as it was; None where the scope has ended it."""
+        with scope:
+            client = await self._take(is_new=is_new)
+            sending.has_turn = True
+            try:
+                return await self._send(client, path, sending, scope.deadline)
+            finally:
+                try:
+                    await self._leave_nothing(client, path, sending)
+                finally:
+                    self._give_back(client, is_new=is_new)
+        return None
+
+    async def _leave_nothing(self, client: httpx.AsyncClient, path: str, sending: _Sending) -> None:
+        """Closes a connection that httpcore would keep for ever: one given up between its start and its first request.
+
+        In the TLS handshake it forgets it. After that it keeps its place in the pool, being neither idle nor closed;
+        another request that is at the same point finds its own closed too, and opens a new one.
+        """
+        if sending.is_in_handshake:
+            await sending.leave_handshake()
+        elif sending.is_only_connected:
+            _, pool = _transport_and_pool(self._package, client, self._base_url + path)
+            with anyio.CancelScope(shield=True):
+                for connection in getattr(pool, "connections", ()):
+                    if "NEW, Request Count: 0" in connection.info():
+                        await connection.aclose()
 
     async def _send(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> Reply:
         request = self._make_request(client, path, sending, deadline)
@@ -270,9 +306,8 @@ class OwnHttpxExchange(HttpxExchange):
             return httpx.AsyncClient(verify=ssl_context, limits=limits)
 
         self._placing = _Clients(lambda: make(0))
-        self._polling = _Clients(lambda: make(PER_CLIENT))
-        self._limiter = anyio.Semaphore(max_connections, fast_acquire=True)
-        super().__init__(self._polling.first, base_url)
+        self._polling = _Clients(lambda: make(1))
+        super().__init__(self._polling.first, base_url, max_connections)
         host = httpx.URL(base_url).netloc.decode("ascii")
         self._headers = [("Host", host), ("User-Agent", user_agent), *_HEADERS.items()]
         self._urls: dict[str, httpx.URL] = {}
@@ -283,12 +318,12 @@ class OwnHttpxExchange(HttpxExchange):
             await client.aclose()
 
     async def _take(self, *, is_new: bool) -> httpx.AsyncClient:
-        await self._limiter.acquire()
+        await super()._take(is_new=is_new)
         return (self._placing if is_new else self._polling).take()
 
     def _give_back(self, client: httpx.AsyncClient, *, is_new: bool) -> None:
         (self._placing if is_new else self._polling).give_back(client)
-        self._limiter.release()
+        super()._give_back(client, is_new=is_new)
 
     def _make_request(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> httpx.Request:
         """As it is: our own clients have nothing to add, and the deadline is the scope's around all this."""
@@ -308,21 +343,48 @@ class OwnHttpxExchange(HttpxExchange):
         )
 
 
+async def _apart(exchange: Coroutine[Any, Any, Reply | None], scope: anyio.CancelScope) -> Reply | None:
+    """Awaits it in a task of its own, so that it is cancelled through this scope, which is its own, and not natively.
+
+    From anyio's cancellations httpcore shields what it has to do to the end. From native ones it cannot, and loses
+    connections. Trio has none.
+    """
+    if is_trio():
+        return await exchange
+    import asyncio  # noqa: PLC0415  # which runs it
+
+    task = asyncio.ensure_future(exchange)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        scope.cancel()
+        while not task.done():
+            with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):  # a further one waits as well
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # for which nobody asks any more
+        raise
+    return task.result()
+
+
 class _Clients:
-    """httpx clients of one kind. httpx looks at all connections for each request, so that no client gets many."""
+    """httpx clients of one kind, one for each request under way.
+
+    One of many connections looks at all of them for each request, and gives the same to requests that come together.
+    """
 
     def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
         self._make = make
         self.first = make()
         self.all = [self.first]
-        self._free = [self.first] * PER_CLIENT  # the last used on top, whose connections are warm
+        self._free = [self.first]  # the last used on top, whose connection is warm
 
     def take(self) -> httpx.AsyncClient:
-        if not self._free:
-            client = self._make()
-            self.all.append(client)
-            self._free = [client] * PER_CLIENT
-        return self._free.pop()
+        if self._free:
+            return self._free.pop()
+        client = self._make()
+        self.all.append(client)
+        return client
 
     def give_back(self, client: httpx.AsyncClient) -> None:
         self._free.append(client)
@@ -373,6 +435,7 @@ class _Sending:
         self._stream: Any = None
         self._handshaking: Any = None
         self.length = len(body.encode())
+        self.has_turn = False
         self.objection: Exception | None = None
         self.objection_traceback: TracebackType | None = None
 
@@ -401,6 +464,11 @@ class _Sending:
         elif moment == "complete" and what in ("connect_tcp", "connect_unix_socket", "start_tls"):
             self._connected = True
             self._stream, self._handshaking = info.get("return_value"), None
+
+    @property
+    def is_only_connected(self) -> bool:
+        """Whether there was a connection for it, and nothing was written there."""
+        return self._connected and not self._headers_started
 
     @property
     def is_in_handshake(self) -> bool:
@@ -471,6 +539,12 @@ def _method(info: Mapping[str, Any]) -> bytes:
     return method.encode() if isinstance(method, str) else method
 
 
+def is_trio() -> bool:
+    """Whether trio runs this, be it as asyncio's guest."""
+    trio = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_run()
+
+
 def package_of(client: object) -> ModuleType:
     """The package an AsyncClient is from: `httpx`, or `httpx2`. Raises `ValueError` for anything else."""
     for cls in type(client).__mro__:
@@ -480,13 +554,19 @@ def package_of(client: object) -> ModuleType:
     raise ValueError("http_client must be an httpx.AsyncClient (or an httpx2.AsyncClient)")
 
 
-def _is_stock(package: ModuleType, client: Any, url: str) -> bool:
-    """Whether this URL goes through the package's own transport and pool, unpatched, which tell what they do."""
+def _transport_and_pool(package: ModuleType, client: Any, url: str) -> tuple[Any, Any]:
+    """What this URL goes through, or None for both where that is not as in httpx."""
     try:
         transport = client._transport_for_url(package.URL(url))  # noqa: SLF001  # there is no public way to ask
         pool = transport._pool  # noqa: SLF001
     except AttributeError:
-        return False
+        return None, None
+    return transport, pool
+
+
+def _is_stock(package: ModuleType, client: Any, url: str) -> bool:
+    """Whether this URL goes through the package's own transport and pool, unpatched, which tell what they do."""
+    transport, pool = _transport_and_pool(package, client, url)
     return type(transport) is package.AsyncHTTPTransport and _is_its_own(transport) and _is_its_own(pool)
 
 

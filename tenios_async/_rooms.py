@@ -14,7 +14,7 @@ import types
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from tenios_async._exchange import KEEPALIVE, HttpxExchange, OwnHttpxExchange
+from tenios_async._exchange import KEEPALIVE, HttpxExchange, OwnHttpxExchange, is_trio
 
 if TYPE_CHECKING:
     import asyncio
@@ -108,7 +108,7 @@ class Rooms:
         """Why not the pool, or None."""
         if not self._is_settled:
             self._why_httpx = _why_httpx(self._base_url)
-            self._is_settled = _is_trio() or running_asyncio_loop() is not None  # else the loop is yet to come
+            self._is_settled = is_trio() or running_asyncio_loop() is not None  # else the loop is yet to come
         return self._why_httpx or what_is_patched()
 
     def _enter_pool(self) -> PoolExchange:
@@ -158,7 +158,7 @@ _PROXY_PROBLEM = "the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cann
 
 def _why_httpx(base_url: str) -> str | None:
     """What does not change while a client lives."""
-    if _is_trio():
+    if is_trio():
         return "the event loop is not asyncio's"
     if importlib.util.find_spec("httptools") is None:
         return "httptools is not installed"
@@ -173,17 +173,12 @@ def _why_httpx(base_url: str) -> str | None:
 def running_asyncio_loop() -> asyncio.AbstractEventLoop | None:
     """The running asyncio loop, or None on trio (also as asyncio's guest) and where none is running."""
     module = sys.modules.get("asyncio")
-    if module is None or _is_trio():
+    if module is None or is_trio():
         return None
     try:
         return cast("asyncio.AbstractEventLoop", module.get_running_loop())
     except RuntimeError:
         return None
-
-
-def _is_trio() -> bool:
-    trio = sys.modules.get("trio")
-    return trio is not None and trio.lowlevel.in_trio_run()
 
 
 _PATCHABLE = (

@@ -1,4 +1,4 @@
-"""A call is cancelled at the k-th await there is, in whichever task, for every k; so is one that a ledger places."""
+"""A call and a poll are cancelled at the k-th await there is, in whichever task, for every k; so is what a ledger places."""
 
 from __future__ import annotations
 
@@ -120,6 +120,12 @@ async def call(tenios: TeniosClient, number: str, cancel, steps: Steps) -> str:
     return attempt.outcome
 
 
+async def poll(tenios: TeniosClient, number: str, cancel, steps: Steps) -> str:
+    """A status poll, which rings nobody."""
+    await cancel(lambda: tenios.callback_status(own_id(number)), steps)
+    return "NOT_SENT"
+
+
 async def call_by_ledger(tenios: TeniosClient, number: str, cancel, steps: Steps) -> str:
     """The same through a ledger: what is written down is the outcome, whatever the caller has heard."""
     ledger, request = MemoryLedger(latency=0), CallbackRequest(CONFIG, number)
@@ -146,7 +152,6 @@ async def cancelled_everywhere(room: str, cancel, calling, tally: Tally, *, is_t
                     end = outcomes[number] = await calling(tenios, number, cancel, steps)
                 if tasks is not None:
                     assert asyncio.all_tasks() == tasks, "a task is left"
-                await close_what_httpcore_forgot(tenios)
                 number = next(fresh)
                 outcomes[number], error = await place(tenios, number, timeout=GRACE)
                 assert error is None, "the pool is not whole"
@@ -157,17 +162,6 @@ async def cancelled_everywhere(room: str, cancel, calling, tally: Tally, *, is_t
         assert server.inits[number] == (outcome == "PLACED")
 
 
-async def close_what_httpcore_forgot(tenios: TeniosClient) -> None:
-    """A connection of a caller's client that is given up between its TLS handshake and its first request keeps its slot.
-
-    No other may be left there. https://github.com/encode/httpcore/issues/1093 is about its like.
-    """
-    callers = tenios._rooms._callers
-    for connection in () if callers is None else callers._client._transport._pool.connections:
-        assert "NEW, Request Count: 0" in connection.info(), "the pool is not whole"
-        await connection.aclose()
-
-
 def own_client(room: str, url: str, options: dict[str, Any]):
     if trio.lowlevel.in_trio_run() and room == "pool":  # which is asyncio's: what is the library's own on trio
         return TeniosClient("CANARY-KEY-0123456789", base_url=url, ssl_context=certificates().trusting, **options)
@@ -175,8 +169,8 @@ def own_client(room: str, url: str, options: dict[str, Any]):
 
 
 @experiment(
-    "A call is cancelled at its k-th await, for every k: natively and by anyio, on asyncio and trio, plain and TLS, "
-    "through the client and through a ledger; both rooms",
+    "A call, and a poll, is cancelled at its k-th await, for every k: natively and by anyio, on asyncio and trio, plain "
+    "and TLS, through the client and through a ledger; both rooms",
     "at most one init, its id known and recorded, the pool whole, no task left",
     trials=None,
     passes=10,
@@ -184,7 +178,7 @@ def own_client(room: str, url: str, options: dict[str, Any]):
 def cancel_at_every_await(chance: random.Random, tally: Tally) -> None:
     del chance
     for backend, is_tls, room, calling in itertools.product(
-        ("asyncio", "trio"), (False, True), ROOMS, (call, call_by_ledger)
+        ("asyncio", "trio"), (False, True), ROOMS, (call, call_by_ledger, poll)
     ):
         for cancel in (natively, by_a_scope) if backend == "asyncio" else (by_a_scope,):
 

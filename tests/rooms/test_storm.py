@@ -1,15 +1,19 @@
-"""A hundred thousand requests on real sockets, most of them cancelled somewhere: nothing is lost."""
+"""A hundred thousand requests and more on real sockets, most of them cancelled somewhere: nothing is lost."""
 
 import asyncio
+import contextlib
 import gc
 import random
 
 import anyio
+import httpx
 import pytest
 
 from tenios_async import TeniosClient
 
-REQUESTS = 50_000  # each way
+REQUESTS = {"pool": 50_000, "httpx": 4000}  # each way
+TURNS = {"pool": 19, "httpx": 60}
+"""Of the loop, in which a request gets anywhere."""
 WORKERS = 60
 CONNECTIONS = 20
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n{"status": "CONNECTED"}'
@@ -73,10 +77,22 @@ async def until(condition):
             await asyncio.sleep(0)
 
 
+@contextlib.asynccontextmanager
+async def client(room, url):
+    """With the pool, or over a caller's httpx client, either of so many connections."""
+    async with contextlib.AsyncExitStack() as stack:
+        options = {"max_connections": CONNECTIONS}
+        if room == "httpx":
+            callers = httpx.AsyncClient(limits=httpx.Limits(max_connections=CONNECTIONS))
+            options = {"http_client": await stack.enter_async_context(callers)}
+        yield await stack.enter_async_context(TeniosClient("key", base_url=url, **options))
+
+
 @pytest.mark.asyncio
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("room", ["pool", "httpx"])
 @pytest.mark.parametrize("cancel", [natively, through_anyio])
-async def test_a_cancel_storm(monkeypatch, cancel):
+async def test_a_cancel_storm(monkeypatch, cancel, room):
     chance = random.Random(1)
     monkeypatch.setattr(Responder, "open", set(), raising=False)
     monkeypatch.setattr(Responder, "held", None, raising=False)
@@ -91,14 +107,14 @@ async def test_a_cancel_storm(monkeypatch, cancel):
 
     async def work():
         nonlocal answered
-        for _ in range(REQUESTS // WORKERS):
-            seen = await cancel(chance.choice([*range(1, 19), 2000]), tenios.callback_status, 10)
+        for _ in range(REQUESTS[room] // WORKERS):
+            seen = await cancel(chance.choice([*range(1, TURNS[room]), 2000]), tenios.callback_status, 10)
             answered += seen == "CONNECTED"
 
-    async with TeniosClient("key", base_url=f"http://127.0.0.1:{port}", max_connections=CONNECTIONS) as tenios:
-        assert tenios.transport == "pool"
+    async with client(room, f"http://127.0.0.1:{port}") as tenios:
+        assert tenios.transport == room
         await asyncio.gather(*(work() for _ in range(WORKERS)))
-        assert REQUESTS / 100 < answered < REQUESTS / 2
+        assert REQUESTS[room] / 100 < answered < REQUESTS[room] / 2
         assert asyncio.all_tasks() == tasks
 
         # As on the first day: so many at once as there are slots, and no more.

@@ -15,7 +15,7 @@ import pytest
 from tenios_async import AttemptOutcome, CallbackAttempt, ClientMisuse, Polling, Rate, TeniosClient
 
 from .conftest import KEY
-from .misbehaving import Server, reply, silent
+from .misbehaving import Server, hold, reply, silent
 from .placing import CONFIG, NUMBER
 from .stepping import AtAwait, every_k
 
@@ -132,6 +132,32 @@ async def test_a_call_being_placed_is_cancelled(package):
         if not transport.reached:
             break
     assert outcomes == {AttemptOutcome.NOT_SENT, AttemptOutcome.PLACED}
+
+
+@pytest.mark.asyncio
+async def test_a_poll_cancelled_natively_keeps_no_place_in_a_callers_pool_and_disturbs_nobody_there(package):
+    """At each await, while one of two connections is in use."""
+    for k in every_k():
+        async with (
+            Server(hold(reply(200, b'{"status": "DISCONNECTED"}')), answering_last) as server,
+            package.AsyncClient(limits=package.Limits(max_connections=2)) as http,
+            TeniosClient(KEY, base_url=server.url, http_client=http) as tenios,
+            asyncio.TaskGroup() as group,
+        ):
+            other = group.create_task(tenios.callback_status(1))
+            await server.until_request()
+            step = AtAwait(tenios.callback_status(2), k, lambda: task.cancel())  # noqa: B023, PLW0108
+
+            async def run(step=step):
+                await step
+
+            task = asyncio.create_task(run())
+            await asyncio.wait([task])
+            assert await tenios.callback_status(3) == "DISCONNECTED"
+            server.release()
+            assert await other == "DISCONNECTED"
+        if not step.reached:
+            break
 
 
 @pytest.mark.anyio
