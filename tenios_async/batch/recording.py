@@ -54,11 +54,11 @@ class Recorder:
     def saw(self, row: Row, transition: Transition) -> None:
         """A call has gone on, or ended."""
         polls = row.standing.polls + transition.polls  # those of earlier watches too
-        self._add(row, see(_attempt(row), transition.status, transition.observed_at, polls), transition)
+        self._add(row, see(row.standing.attempt, transition.status, transition.observed_at, polls), transition)
 
     def lost(self, row: Row, why: str) -> None:
         """A call cannot be followed to its end."""
-        self._add(row, lose(_attempt(row), why, datetime.now(UTC)), None)
+        self._add(row, lose(row.standing.attempt, why, datetime.now(UTC)), None)
 
     def _add(self, row: Row, move: Move, transition: Transition | None) -> None:
         self._unwritten.append(((row.id, move), row, transition))
@@ -136,8 +136,3 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
         else:
             yield error
-
-
-def _attempt(row: Row) -> str:
-    assert row.standing.attempt is not None  # noqa: S101  # PLACED has one
-    return row.standing.attempt

@@ -129,6 +129,10 @@ LIVES = {
     "called again, and a stray": [
         intend("a", NOW), crash(), not_called("me", NOW + timedelta(minutes=1)), place("a", Callback(5, "config", 30, NOW)),
     ],
+    "a stray that was followed to its end": [
+        intend("a", NOW), crash(), not_called("me", NOW + timedelta(minutes=1)), place("a", Callback(5, "config", 30, NOW)),
+        called("me", NOW, Callback(5, "config", 30, NOW)), see(None, CallbackStatus.DISCONNECTED, NOW, 1),
+    ],
 }  # fmt: skip
 
 
