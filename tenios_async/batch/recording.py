@@ -71,8 +71,8 @@ class Recorder:
             await self._written.wait()
 
     async def run(self) -> None:
-        """Writes until it is cancelled, or `end` was called."""
-        while not self._is_over:
+        """Writes until it is cancelled, or `end` was called and all of it is written."""
+        while self._unwritten or not self._is_over:
             await self._to_write.wait()
             self._to_write = anyio.Event()
             await self.write()

@@ -435,6 +435,18 @@ async def test_a_hook_that_waits_for_a_task_which_was_cancelled_ends_nothing(cap
     assert len([record for record in caplog.records if vars(record).get("tenios_event") == "hook_failed"]) == 3
 
 
+async def test_a_slow_hook_is_told_of_every_end_before_the_run_is_over():
+    town = Town(10)
+    told = []
+
+    async def slowly(row, transition):
+        await anyio.sleep(3)
+        told.append(row.key)
+
+    await town.run(hook=slowly, rate=2)
+    assert sorted(told) == town.numbers
+
+
 async def test_who_cancels_a_campaign_while_its_hook_waits_ends_it(caplog):
     town = Town(3)
     is_waiting = asyncio.Event()
