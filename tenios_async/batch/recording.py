@@ -123,10 +123,9 @@ def why_lost(error: WatchInterrupted) -> str | None:
 def raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:
     """Of many tasks that the same thing has ended, once; and of every call that could not be written down."""
     leaves = list(_leaves(group))
-    if any(isinstance(leaf, LedgerFailed) for leaf in leaves):
-        failures = [leaf for leaf in leaves if isinstance(leaf, LedgerFailed)]
+    if failures := [leaf for leaf in leaves if isinstance(leaf, LedgerFailed)]:
         raise LedgerFailed(str(failures[0]), *(row for failure in failures for row in failure.rows)) from None
-    if leaves and isinstance(leaves[0], TeniosError):
+    if isinstance(leaves[0], TeniosError):
         raise leaves[0] from leaves[0].__cause__
 
 

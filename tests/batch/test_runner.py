@@ -489,6 +489,16 @@ async def test_a_call_that_was_given_back_before_its_id_came_is_followed_to_its_
     assert town.service.inits.total() == 1
 
 
+async def test_the_polls_of_earlier_runs_are_counted_too():
+    town = Town(1, script=Script.talk())
+    with anyio.move_on_after(10):
+        await town.run()
+    before, asked = town.ledger.all[0].standing.polls, town.service.polls.total()
+    assert before > 0
+    await town.run()
+    assert town.ledger.all[0].standing.polls == before + town.service.polls.total() - asked
+
+
 async def test_one_id_for_two_calls():
     """Whatever TENIOS does, nobody waits for ever."""
     town = Town(1)
