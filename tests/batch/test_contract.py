@@ -29,6 +29,7 @@ from tenios_async.batch.placing import place as place_row
 from tenios_async.batch.postgres import PostgresLedger
 from tenios_async.batch.postgres_session import PostgresSession
 from tenios_async.batch.postgres_url import PostgresURL
+from tenios_async.batch.row import Resolution
 from tenios_async.batch.standing import (
     called,
     crash,
@@ -110,6 +111,14 @@ async def test_a_row_comes_back_as_it_was(where):
     with where.read() as looking:
         assert list(looking.rows()) == [row]
         assert looking.extras() == ["name", "tags"]
+
+
+async def test_who_prints_a_row_prints_no_key_no_number_and_no_further_column(where):
+    new = NewRow("CANARY-1", REQUEST, 7, {"name": "CANARY-2"})
+    async with where.open() as ledger:
+        shown = repr((new, await ledger.put(new)))
+    for secret in ("CANARY", REQUEST.callback_number[1:]):
+        assert secret not in shown
 
 
 @pytest.mark.parametrize("callback_id", [10, "10", 10**40, "a-b"])
@@ -497,6 +506,7 @@ async def test_a_person_settles_a_doubt(where):
         with pytest.raises(IllegalMove, match="on its way"), looking.transaction():
             looking.resolve(rows[1], NOW, who="A. Person", was_called=False)
         found = list(looking.query("SELECT call, attempt, verdict, who FROM resolutions"))
+        assert looking.resolutions() == {rows[0].id: Resolution("called", "A. Person", NOW)}
     assert found == [(rows[0].id, "a", "called", "A. Person")]
 
 

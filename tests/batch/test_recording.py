@@ -66,7 +66,7 @@ async def test_what_was_seen_is_written_down_in_one_piece_and_told_then():
     assert (told.ledger.commits, len(told.told)) == (1, 3)
 
 
-async def test_nobody_is_told_of_what_was_not_written_down():
+async def test_nobody_is_told_of_what_was_not_written_down(caplog):
     """Somebody else has moved the row; nor of a call that is lost, of which nothing was seen."""
     told = Told(3)
     moved, lost, seen = await told.placed()
@@ -76,6 +76,7 @@ async def test_nobody_is_told_of_what_was_not_written_down():
     told.recorder.saw(seen, transition(seen, ENDED))
     await told.recorder.write()
     assert told.told == [("ended", 1), ("ended", 2), ("ended", 3), (3, "DISCONNECTED", True)]
+    assert not caplog.records
     assert told.ledger.all[0].standing.attempt == "b"
     assert (told.ledger.all[1].standing.state, told.ledger.all[1].standing.reason) == (
         RowState.FINISHED,
@@ -83,13 +84,14 @@ async def test_nobody_is_told_of_what_was_not_written_down():
     )
 
 
-async def test_who_has_no_hook_has_it_written_down_all_the_same():
+async def test_who_has_no_hook_has_it_written_down_all_the_same(caplog):
     told = Told()
     (row,) = await told.placed()
     recorder = Recorder(told.ledger, None)
     recorder.saw(row, transition(row, ENDED))
     await recorder.write()
     assert told.ledger.all[0].standing.status is ENDED
+    assert not caplog.records
 
 
 async def test_it_writes_until_nothing_more_will_be_seen():
