@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 
-from tenios_async import CallbackRequest, CallbackStatus, ClientMisuse, Polling, WatchInterrupted
+from tenios_async import CallbackRequest, CallbackStatus, ClientMisuse, PermissionDenied, Polling, WatchInterrupted
 from tenios_async.batch.following import ShardWatch
 from tenios_async.batch.standing import intend, lose, place, see
 from tenios_async.simulator import Fault, Script
@@ -56,6 +56,16 @@ class Shard(MemoryLedger):
             with anyio.move_on_after(seconds):
                 await watch.run()
         return watch
+
+    def write_slowly(self, seconds):
+        """From now on."""
+        change_all = self.change_all
+
+        async def slowly(changes):
+            await anyio.sleep(seconds)
+            return await change_all(changes)
+
+        self.change_all = slowly
 
     def said(self):
         """What is known of each end."""
@@ -109,6 +119,36 @@ async def test_a_call_that_somebody_else_settles_just_now_is_not_asked_about(mon
     await shard.follow()
     assert len(shard.service.polls) == 1
     assert shard.states() == {"FINISHED": 2}
+
+
+async def test_a_call_that_has_ended_is_not_asked_about_while_its_end_is_written_down():
+    shard = Shard(2)
+    await shard.place(1, 2)
+    shard.write_slowly(10)
+    watch = await shard.follow()
+    assert shard.states() == {"FINISHED": 2}
+    assert watch.polls == shard.service.polls.total()
+
+
+async def test_what_was_seen_by_the_time_it_is_cancelled_is_written_down():
+    """Also what waits while something else is being written."""
+    shard = Shard(2)
+    await shard.place(1)
+    await anyio.sleep(2)
+    await shard.place(2)
+    shard.write_slowly(4)
+    with anyio.move_on_after(61):
+        await shard.follow()
+    assert shard.all[1].standing.status is CallbackStatus.DISCONNECTED
+
+
+async def test_who_may_see_nothing_at_all_is_told_so():
+    shard = Shard(2)
+    await shard.place(1, 2)
+    shard.simulator.fail_status(*[Fault(403)] * 20)
+    with pytest.raises(PermissionDenied):
+        await shard.follow()
+    assert shard.states() == {"PLACED": 2}
 
 
 async def test_one_id_for_two_calls():
