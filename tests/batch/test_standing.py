@@ -213,13 +213,20 @@ class Reality(RuleBasedStateMachine):
             self.do(see(owner.attempt, status, self.at(), 1))
 
     @precondition(lambda self: self.row.state is RowState.UNKNOWN)
-    @rule()
-    def a_person_finds_out(self):
-        self.do(called("A", self.at(), None) if self.rings else not_called("A", self.at()))
+    @rule(with_id=st.booleans())
+    def a_person_finds_out(self, with_id):
+        callback = Callback(self.rings, "config", 0, self.at()) if with_id else None
+        self.do(called("A", self.at(), callback) if self.rings else not_called("A", self.at()))
 
     @invariant()
     def nobody_is_rung_twice(self):
         assert self.rings <= 1
+
+    @invariant()
+    def what_is_placed_can_be_followed_to_its_end(self):
+        if self.row.state is RowState.PLACED:
+            ended = see(self.row.attempt, CallbackStatus.DISCONNECTED, self.at(), 1)(self.row)
+            assert ended.state is RowState.FINISHED
 
     @invariant()
     def every_id_is_written_down(self):
