@@ -33,6 +33,7 @@ class Shard(MemoryLedger):
         self.service = self.simulator.service
         self.service._script = script
         self.client = self.simulator.client()
+        self.told, self.pieces = [], []
 
     async def load(self, row_ids):
         return [self.all[row_id - 1] for row_id in row_ids]
@@ -51,7 +52,10 @@ class Shard(MemoryLedger):
         await self.change(row_id, see("a", CallbackStatus.DISCONNECTED, datetime.now(UTC), 1))
 
     async def follow(self, seconds=1000.0):
-        watch = ShardWatch(self, self, self.client, 0, polling=Polling.fixed(1.0))
+        def hook(row, transition):
+            self.told.append((row.id, str(transition.status)))
+
+        watch = ShardWatch(self, self, self.client, 0, polling=Polling.fixed(1.0), hook=hook)
         async with self.client:
             with anyio.move_on_after(seconds):
                 await watch.run()
@@ -62,6 +66,7 @@ class Shard(MemoryLedger):
         change_all = self.change_all
 
         async def slowly(changes):
+            self.pieces.append(len(changes))
             await anyio.sleep(seconds)
             return await change_all(changes)
 
@@ -122,12 +127,26 @@ async def test_a_call_that_somebody_else_settles_just_now_is_not_asked_about(mon
 
 
 async def test_a_call_that_has_ended_is_not_asked_about_while_its_end_is_written_down():
-    shard = Shard(2)
+    """And its end is told once."""
+    shard = Shard(3)
     await shard.place(1, 2)
+    await shard.change_all([(3, intend("a", datetime.now(UTC))), (3, place("a", shard.all[0].callback))])
+    del shard.service.callbacks[11]
     shard.write_slowly(10)
-    watch = await shard.follow()
-    assert shard.states() == {"FINISHED": 2}
-    assert watch.polls == shard.service.polls.total()
+    await shard.follow()
+    assert shard.told == [(1, "CALLING_A"), (1, "DISCONNECTED")]
+    assert sum(shard.pieces) == 4
+    assert shard.states() == {"FINISHED": 3}
+
+
+async def test_what_is_seen_does_not_pile_up_before_a_slow_ledger(monkeypatch):
+    monkeypatch.setattr("tenios_async.batch.recording.UNWRITTEN", 5)
+    shard = Shard(30)
+    await shard.place(*range(1, 31))
+    shard.write_slowly(10)
+    await shard.follow()
+    assert max(shard.pieces) == 5
+    assert shard.states() == {"FINISHED": 30}
 
 
 async def test_what_was_seen_by_the_time_it_is_cancelled_is_written_down():
