@@ -120,7 +120,7 @@ class SQLiteLedger(Ledger):
         return self._writer
 
 
-@attrs.define(eq=False)
+@attrs.define
 class _Job:
     work: Callable[[LedgerFile], Any]
     future: asyncio.Future[Any]
