@@ -382,6 +382,7 @@ async def test_who_cannot_wait_is_told_what_to_do_about_a_call_that_was_not_writ
             await placing
     for said in ("placed as callback 10", "not written down", "do not place it again"):
         assert said in str(caught.value)
+    assert "Row(" not in str(caught.value)
     assert "tenios batch resolve LEDGER --key KEY --called 10" in str(caught.value)
     assert [row.callback.id for row in caught.value.rows] == [10]
 
