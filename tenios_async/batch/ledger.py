@@ -161,7 +161,7 @@ class Ledger(abc.ABC):
         """
         status = CallbackStatus(status)
         row = await self.by_key(key)
-        if row is None or row.callback is None or row.standing.attempt is None:
+        if row is None or row.callback is None:
             raise ValueError("no call was placed with this key")
         await self.change(row.id, see(row.standing.attempt, status, datetime.now(UTC), row.standing.polls))
 

@@ -54,11 +54,11 @@ class Recorder:
     def saw(self, row: Row, transition: Transition) -> None:
         """A call has gone on, or ended."""
         polls = row.standing.polls + transition.polls  # those of earlier watches too
-        self._add(row, see(_attempt(row), transition.status, transition.observed_at, polls), transition)
+        self._add(row, see(row.standing.attempt, transition.status, transition.observed_at, polls), transition)
 
     def lost(self, row: Row, why: str) -> None:
         """A call cannot be followed to its end."""
-        self._add(row, lose(_attempt(row), why, datetime.now(UTC)), None)
+        self._add(row, lose(row.standing.attempt, why, datetime.now(UTC)), None)
 
     def _add(self, row: Row, move: Move, transition: Transition | None) -> None:
         self._unwritten.append(((row.id, move), row, transition))
@@ -71,8 +71,8 @@ class Recorder:
             await self._written.wait()
 
     async def run(self) -> None:
-        """Writes until it is cancelled, or `end` was called."""
-        while not self._is_over:
+        """Writes until it is cancelled, or `end` was called and all of it is written."""
+        while self._unwritten or not self._is_over:
             await self._to_write.wait()
             self._to_write = anyio.Event()
             await self.write()
@@ -123,10 +123,9 @@ def why_lost(error: WatchInterrupted) -> str | None:
 def raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:
     """Of many tasks that the same thing has ended, once; and of every call that could not be written down."""
     leaves = list(_leaves(group))
-    if any(isinstance(leaf, LedgerFailed) for leaf in leaves):
-        failures = [leaf for leaf in leaves if isinstance(leaf, LedgerFailed)]
+    if failures := [leaf for leaf in leaves if isinstance(leaf, LedgerFailed)]:
         raise LedgerFailed(str(failures[0]), *(row for failure in failures for row in failure.rows)) from None
-    if leaves and isinstance(leaves[0], TeniosError):
+    if isinstance(leaves[0], TeniosError):
         raise leaves[0] from leaves[0].__cause__
 
 
@@ -136,8 +135,3 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
         else:
             yield error
-
-
-def _attempt(row: Row) -> str:
-    assert row.standing.attempt is not None  # noqa: S101  # PLACED has one
-    return row.standing.attempt

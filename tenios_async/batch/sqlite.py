@@ -120,7 +120,7 @@ class SQLiteLedger(Ledger):
         return self._writer
 
 
-@attrs.define(eq=False)
+@attrs.define
 class _Job:
     work: Callable[[LedgerFile], Any]
     future: asyncio.Future[Any]
@@ -157,8 +157,8 @@ class _Writer:
             raise LedgerFailed("the ledger was opened on another event loop; close it, and open it on this one")
         future: asyncio.Future[_T] = self._loop.create_future()
         with self._changed:
-            if self._failure is not None or self._is_stopping:
-                raise self._failure or LedgerFailed("the ledger is closed")
+            if self._failure is not None:
+                raise self._failure
             self._jobs.append(_Job(work, future))
             self._changed.notify()
         return future

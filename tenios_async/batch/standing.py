@@ -8,7 +8,8 @@ QUEUED ──> SENDING ──> PLACED ──> FINISHED     (from QUEUED straight
      proof that no phone rings, or a person: it was not called
 ```
 
-Every move after the first names the random `attempt` that made it, so that whoever lost a row cannot move it.
+Every move after the first names the random `attempt` that made it, so that whoever lost a row cannot move it. A row
+that was given back and turned out to have been called has none: what is seen of it then names none.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ def crash() -> Move:
     return move
 
 
-def see(attempt: str, status: CallbackStatus, at: datetime, polls: int) -> Move:
+def see(attempt: str | None, status: CallbackStatus, at: datetime, polls: int) -> Move:
     """A watch has seen a state: PLACED stays PLACED, or is FINISHED by a terminal one. The terminal one stays."""
 
     def move(row: Standing) -> Standing:
@@ -179,7 +180,7 @@ def see(attempt: str, status: CallbackStatus, at: datetime, polls: int) -> Move:
     return move
 
 
-def lose(attempt: str, reason: str, at: datetime) -> Move:
+def lose(attempt: str | None, reason: str, at: datetime) -> Move:
     """The call cannot be followed to its end: PLACED to FINISHED, unobserved."""
 
     def move(row: Standing) -> Standing:
@@ -237,7 +238,7 @@ def _frozen(row: Standing) -> Standing:
     return attrs.evolve(row, state=RowState.UNKNOWN, reason=reason)
 
 
-def _require_owner(row: Standing, attempt: str, *states: RowState) -> None:
+def _require_owner(row: Standing, attempt: str | None, *states: RowState) -> None:
     _require(row.attempt == attempt, "another attempt owns this row")
     _require(row.state in states, f"a row that is {row.state} cannot go there")
 

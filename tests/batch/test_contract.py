@@ -13,13 +13,23 @@ from tenios_async import (
     ConnectionFailed,
     TeniosClient,
 )
-from tenios_async.batch import IllegalMove, LedgerFailed, LedgerRefused, NewRow, RowState, SQLiteLedger, Standing
+from tenios_async.batch import (
+    IllegalMove,
+    Ledger,
+    LedgerFailed,
+    LedgerRefused,
+    NewRow,
+    RowState,
+    SQLiteLedger,
+    Standing,
+)
 from tenios_async.batch.access import Access
 from tenios_async.batch.ledger_file import LedgerFile
 from tenios_async.batch.placing import place as place_row
 from tenios_async.batch.postgres import PostgresLedger
 from tenios_async.batch.postgres_session import PostgresSession
 from tenios_async.batch.postgres_url import PostgresURL
+from tenios_async.batch.row import Resolution
 from tenios_async.batch.standing import (
     called,
     crash,
@@ -34,6 +44,8 @@ from tenios_async.batch.standing import (
     withdraw,
 )
 from tenios_async.simulator import Fault, Manner, Service, SimulatorServer
+
+from .memory import MemoryLedger
 
 pytestmark = pytest.mark.asyncio
 NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
@@ -87,6 +99,7 @@ async def test_it_is_made_once(where):
 
 async def test_a_row_comes_back_as_it_was(where):
     async with where.open() as ledger:
+        assert ledger.facts["kind"] == "keyed"
         new = NewRow("key", REQUEST, 7, {"name": "M\xfcller", "tags": [1, None]})
         row = await ledger.put(new)
         assert (row.key, row.request, row.line, row.extra, row.standing) == ("key", REQUEST, 7, new.extra, Standing())
@@ -98,6 +111,14 @@ async def test_a_row_comes_back_as_it_was(where):
     with where.read() as looking:
         assert list(looking.rows()) == [row]
         assert looking.extras() == ["name", "tags"]
+
+
+async def test_who_prints_a_row_prints_no_key_no_number_and_no_further_column(where):
+    new = NewRow("CANARY-1", REQUEST, 7, {"name": "CANARY-2"})
+    async with where.open() as ledger:
+        shown = repr((new, await ledger.put(new)))
+    for secret in ("CANARY", REQUEST.callback_number[1:]):
+        assert secret not in shown
 
 
 @pytest.mark.parametrize("callback_id", [10, "10", 10**40, "a-b"])
@@ -128,6 +149,10 @@ LIVES = {
     "settled by a person": [intend("a", NOW), crash(), called("me", NOW, None)],
     "called again, and a stray": [
         intend("a", NOW), crash(), not_called("me", NOW + timedelta(minutes=1)), place("a", Callback(5, "config", 30, NOW)),
+    ],
+    "a stray that was followed to its end": [
+        intend("a", NOW), crash(), not_called("me", NOW + timedelta(minutes=1)), place("a", Callback(5, "config", 30, NOW)),
+        called("me", NOW, Callback(5, "config", 30, NOW)), see(None, CallbackStatus.DISCONNECTED, NOW, 1),
     ],
 }  # fmt: skip
 
@@ -202,6 +227,15 @@ async def test_a_change_whose_waiter_is_cancelled_comes_before_what_follows(wher
             await ledger.change(row.id, intend("b", NOW))
 
 
+async def test_one_that_is_not_opened_yet_says_so_and_may_be_closed(where):
+    ledger = where.open()
+    await ledger.aclose()
+    with pytest.raises(LedgerFailed, match="is not open: use `async with"):
+        await ledger.by_key("key")
+    async with ledger:
+        assert await ledger.by_key("key") is None
+
+
 async def test_closing_writes_what_was_asked_for(where):
     ledger = where.open()
     async with ledger:
@@ -216,7 +250,14 @@ async def test_closing_writes_what_was_asked_for(where):
         assert (await again.by_key("key")).standing.attempt == "a"
 
 
-@pytest.mark.parametrize("key", ["", "x" * 257, 5, None, [1], "\ud800"])
+@pytest.mark.parametrize("key", ["x", "\xfc" * 256, "\ud7ff\ue000"])
+async def test_a_key_is_any_text_of_up_to_256_characters(where, key):
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow(key, REQUEST))
+        assert (row.key, await ledger.by_key(key)) == (key, row)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 257, 5, None, [1], "\ud800", "x\udfff"])
 async def test_keys_that_are_none_trouble_nobody_else(where, key):
     service = Service()
     async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
@@ -255,6 +296,28 @@ async def test_a_state_that_was_seen_may_be_a_plain_text(where):
         assert (await ledger.by_key("key")).callback.status is CallbackStatus.CONNECTED
         await ledger.saw("key", "DISCONNECTED")
         assert (await ledger.by_key("key")).standing.state is RowState.FINISHED
+
+
+async def test_nothing_is_seen_of_a_call_that_was_never_placed(where):
+    """Nor of one in doubt, of which nobody knows the id; once it is known, there is a call to be seen."""
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        past = [
+            intend("a", NOW),
+            crash(),
+            not_called("me", NOW + timedelta(minutes=1)),
+            intend("b", NOW),
+            doubt("b", "?"),
+        ]
+        for move in past:
+            await ledger.change(row.id, move)
+            with pytest.raises(ValueError, match="no call was placed with this key"):
+                await ledger.saw("key", CallbackStatus.CALLING_A)
+        with pytest.raises(ValueError, match="no call was placed with this key"):
+            await ledger.saw("nobody", CallbackStatus.CALLING_A)
+        await ledger.change(row.id, called("me", NOW, Callback(10, "config", 30, NOW)))
+        await ledger.saw("key", CallbackStatus.CALLING_A)
+        assert (await ledger.by_key("key")).callback.status is CallbackStatus.CALLING_A
 
 
 @pytest.mark.parametrize("count", ["x", None, True, 1.0, -1, 2**63])
@@ -319,6 +382,7 @@ async def test_who_cannot_wait_is_told_what_to_do_about_a_call_that_was_not_writ
             await placing
     for said in ("placed as callback 10", "not written down", "do not place it again"):
         assert said in str(caught.value)
+    assert "Row(" not in str(caught.value)
     assert "tenios batch resolve LEDGER --key KEY --called 10" in str(caught.value)
     assert [row.callback.id for row in caught.value.rows] == [10]
 
@@ -443,6 +507,7 @@ async def test_a_person_settles_a_doubt(where):
         with pytest.raises(IllegalMove, match="on its way"), looking.transaction():
             looking.resolve(rows[1], NOW, who="A. Person", was_called=False)
         found = list(looking.query("SELECT call, attempt, verdict, who FROM resolutions"))
+        assert looking.resolutions() == {rows[0].id: Resolution("called", "A. Person", NOW)}
     assert found == [(rows[0].id, "a", "called", "A. Person")]
 
 
@@ -456,3 +521,22 @@ async def test_the_id_that_a_person_gives_is_not_that_of_another_call(where):
         with pytest.raises(IllegalMove, match="that of key key 0"), looking.transaction():
             looking.resolve(rows[1], NOW, who="A. Person", was_called=True, callback=callback)
         assert looking.counts()[RowState.UNKNOWN] == 1
+
+
+# --- one of somebody's own
+
+
+async def test_a_ledger_of_ones_own_places_a_call_once():
+    service = Service()
+    async with SimulatorServer(service) as server, TeniosClient("key", base_url=server.base_url) as client:
+        async with MemoryLedger() as ledger:
+            first, again = [await ledger.place_once(client, REQUEST, key="key") for _ in range(2)]
+    assert first == again
+    assert service.inits.total() == 1
+
+
+@pytest.mark.parametrize("left_out", ["put", "by_key", "queued", "followed", "counts", "tally", "change_all", "_close"])
+async def test_a_ledger_of_ones_own_that_lacks_something_is_not_made(left_out):
+    lacking = type("Lacking", (MemoryLedger,), {left_out: getattr(Ledger, left_out)})
+    with pytest.raises(TypeError, match=left_out):
+        lacking()

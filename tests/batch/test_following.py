@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 
-from tenios_async import CallbackRequest, CallbackStatus, ClientMisuse, Polling, WatchInterrupted
+from tenios_async import CallbackRequest, CallbackStatus, ClientMisuse, PermissionDenied, Polling, WatchInterrupted
 from tenios_async.batch.following import ShardWatch
 from tenios_async.batch.standing import intend, lose, place, see
 from tenios_async.simulator import Fault, Script
@@ -33,6 +33,7 @@ class Shard(MemoryLedger):
         self.service = self.simulator.service
         self.service._script = script
         self.client = self.simulator.client()
+        self.told, self.pieces = [], []
 
     async def load(self, row_ids):
         return [self.all[row_id - 1] for row_id in row_ids]
@@ -51,11 +52,25 @@ class Shard(MemoryLedger):
         await self.change(row_id, see("a", CallbackStatus.DISCONNECTED, datetime.now(UTC), 1))
 
     async def follow(self, seconds=1000.0):
-        watch = ShardWatch(self, self, self.client, 0, polling=Polling.fixed(1.0))
+        def hook(row, transition):
+            self.told.append((row.id, str(transition.status)))
+
+        watch = ShardWatch(self, self, self.client, 0, polling=Polling.fixed(1.0), hook=hook)
         async with self.client:
             with anyio.move_on_after(seconds):
                 await watch.run()
         return watch
+
+    def write_slowly(self, seconds):
+        """From now on."""
+        change_all = self.change_all
+
+        async def slowly(changes):
+            self.pieces.append(len(changes))
+            await anyio.sleep(seconds)
+            return await change_all(changes)
+
+        self.change_all = slowly
 
     def said(self):
         """What is known of each end."""
@@ -109,6 +124,50 @@ async def test_a_call_that_somebody_else_settles_just_now_is_not_asked_about(mon
     await shard.follow()
     assert len(shard.service.polls) == 1
     assert shard.states() == {"FINISHED": 2}
+
+
+async def test_a_call_that_has_ended_is_not_asked_about_while_its_end_is_written_down():
+    """And its end is told once."""
+    shard = Shard(3)
+    await shard.place(1, 2)
+    await shard.change_all([(3, intend("a", datetime.now(UTC))), (3, place("a", shard.all[0].callback))])
+    del shard.service.callbacks[11]
+    shard.write_slowly(10)
+    await shard.follow()
+    assert shard.told == [(1, "CALLING_A"), (1, "DISCONNECTED")]
+    assert sum(shard.pieces) == 4
+    assert shard.states() == {"FINISHED": 3}
+
+
+async def test_what_is_seen_does_not_pile_up_before_a_slow_ledger(monkeypatch):
+    monkeypatch.setattr("tenios_async.batch.recording.UNWRITTEN", 5)
+    shard = Shard(30)
+    await shard.place(*range(1, 31))
+    shard.write_slowly(10)
+    await shard.follow()
+    assert max(shard.pieces) == 5
+    assert shard.states() == {"FINISHED": 30}
+
+
+async def test_what_was_seen_by_the_time_it_is_cancelled_is_written_down():
+    """Also what waits while something else is being written."""
+    shard = Shard(2)
+    await shard.place(1)
+    await anyio.sleep(2)
+    await shard.place(2)
+    shard.write_slowly(4)
+    with anyio.move_on_after(61):
+        await shard.follow()
+    assert shard.all[1].standing.status is CallbackStatus.DISCONNECTED
+
+
+async def test_who_may_see_nothing_at_all_is_told_so():
+    shard = Shard(2)
+    await shard.place(1, 2)
+    shard.simulator.fail_status(*[Fault(403)] * 20)
+    with pytest.raises(PermissionDenied):
+        await shard.follow()
+    assert shard.states() == {"PLACED": 2}
 
 
 async def test_one_id_for_two_calls():

@@ -284,6 +284,36 @@ async def test_a_change_whose_waiter_is_cancelled_comes_before_what_follows(ledg
 
 
 @pytest.mark.asyncio
+async def test_who_is_cancelled_takes_the_answer_from_nobody_in_the_same_commit(ledger_path):
+    async with SQLiteLedger(ledger_path) as ledger:
+        held, go_on = threading.Event(), threading.Event()
+        holding = ledger._do(lambda _: held.set() or go_on.wait(10))
+        await asyncio.to_thread(held.wait, 10)
+        cancelled, *others = [
+            asyncio.ensure_future(ledger.put(NewRow(f"key {number}", REQUEST))) for number in range(3)
+        ]
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        go_on.set()
+        assert await holding
+        assert [row.id for row in await asyncio.gather(*others)] == [2, 3]
+        assert (await ledger.by_key("key 0")).id == 1
+
+
+FORGETFUL = """
+import asyncio, sys
+from tenios_async.batch import SQLiteLedger
+
+asyncio.run(SQLiteLedger(sys.argv[1]).__aenter__())
+"""
+
+
+def test_a_program_that_forgets_to_close_it_ends_all_the_same(ledger_path):
+    subprocess.run([sys.executable, "-c", FORGETFUL, ledger_path], check=True, timeout=30)
+    LedgerFile.write(ledger_path).close()
+
+
+@pytest.mark.asyncio
 async def test_closing_writes_what_was_asked_for(ledger_path):
     ledger = SQLiteLedger(ledger_path)
     await ledger.__aenter__()
@@ -397,6 +427,29 @@ async def test_after_a_failure_nothing_more_is_written_or_dialled(ledger_path):
         assert (await ledger.by_key("before")).standing.state is RowState.PLACED
 
 
+@pytest.mark.asyncio
+async def test_what_is_asked_for_while_the_disk_fails_is_not_tried(ledger_path):
+    """And nobody waits for it for ever."""
+    async with SQLiteLedger(ledger_path) as ledger:
+        tries, held, go_on = [], threading.Event(), threading.Event()
+
+        def fail():
+            tries.append(1)
+            held.set()
+            assert go_on.wait(10)
+            raise sqlite3.OperationalError("disk I/O error")
+
+        ledger._open().file.transaction = fail
+        first = asyncio.ensure_future(ledger.put(NewRow("first", REQUEST)))
+        await asyncio.to_thread(held.wait, 10)
+        rest = [asyncio.ensure_future(ledger.put(NewRow(f"key {number}", REQUEST))) for number in range(3)]
+        await asyncio.sleep(0)
+        go_on.set()
+        errors = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert {type(error) for error in errors} == {LedgerFailed}
+    assert len(tries) == 1
+
+
 def test_what_could_not_be_synced_is_not_synced_again_on_closing(ledger_path):
     """SQLite would move the log into the file then. All of it is there for the next to open it, who does."""
     ledger = LedgerFile.write(ledger_path)
@@ -487,7 +540,7 @@ async def test_what_cannot_be_written_down_is_told_to_who_asked_for_it_alone(led
             ledger._open().file.put(NewRow("half", REQUEST))
             raise ValueError("in the middle")
 
-        with pytest.raises(LedgerFailed, match="middle"):  # nobody knows what it has done
+        with pytest.raises(LedgerFailed, match=r"db: ValueError\('in the middle'\)"):  # nobody knows what it has done
             await ledger._do(half)
     async with SQLiteLedger(ledger_path) as ledger:
         assert await ledger.by_key("half") is None

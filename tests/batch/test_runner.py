@@ -10,7 +10,7 @@ import pytest
 from tenios_async import CallbackAttempt, CallbackRequest, CallbackStatus, ClientMisuse, WatchInterrupted
 from tenios_async.batch import LedgerFailed, RowState
 from tenios_async.batch.runner import Runner
-from tenios_async.batch.standing import intend, not_called, place
+from tenios_async.batch.standing import called, crash, intend, not_called, place
 from tenios_async.simulator import Fault, Manner, Script
 from tenios_async.simulator.fixture import Simulator
 
@@ -265,8 +265,6 @@ async def test_what_a_person_gives_back_while_it_runs_is_called_in_the_same_run(
     lost = town.ledger.all[0]
     ago = datetime.now(UTC) - timedelta(hours=1)
     await town.ledger.change(1, intend("old", ago))
-    from tenios_async.batch.standing import crash
-
     await town.ledger.change(1, crash())
     given_back = False
 
@@ -437,6 +435,18 @@ async def test_a_hook_that_waits_for_a_task_which_was_cancelled_ends_nothing(cap
     assert len([record for record in caplog.records if vars(record).get("tenios_event") == "hook_failed"]) == 3
 
 
+async def test_a_slow_hook_is_told_of_every_end_before_the_run_is_over():
+    town = Town(10)
+    told = []
+
+    async def slowly(row, transition):
+        await anyio.sleep(3)
+        told.append(row.key)
+
+    await town.run(hook=slowly, rate=2)
+    assert sorted(told) == town.numbers
+
+
 async def test_who_cancels_a_campaign_while_its_hook_waits_ends_it(caplog):
     town = Town(3)
     is_waiting = asyncio.Event()
@@ -462,6 +472,31 @@ async def test_a_hook_that_raises_ends_nothing(caplog):
     await town.run(hook=raising)
     assert town.ledger.states() == {"FINISHED": 3}
     assert len([record for record in caplog.records if vars(record).get("tenios_event") == "hook_failed"]) == 3
+
+
+async def test_a_call_that_was_given_back_before_its_id_came_is_followed_to_its_end():
+    """A person said that it was not called, and looked again."""
+    town = Town(1)
+    now = datetime.now(UTC)
+    async with town.simulator.client() as client:
+        callback = await client.init_callback(town.ledger.all[0].request)
+    late = [place("a", callback), called("somebody", now, callback)]
+    for move in (intend("a", now - timedelta(hours=1)), crash(), not_called("somebody", now), *late):
+        await town.ledger.change(1, move)
+    progress = await town.run()
+    assert progress.finished == {CallbackStatus.DISCONNECTED: 1}
+    assert town.ledger.all[0].standing.status is CallbackStatus.DISCONNECTED
+    assert town.service.inits.total() == 1
+
+
+async def test_the_polls_of_earlier_runs_are_counted_too():
+    town = Town(1, script=Script.talk())
+    with anyio.move_on_after(10):
+        await town.run()
+    before, asked = town.ledger.all[0].standing.polls, town.service.polls.total()
+    assert before > 0
+    await town.run()
+    assert town.ledger.all[0].standing.polls == before + town.service.polls.total() - asked
 
 
 async def test_one_id_for_two_calls():

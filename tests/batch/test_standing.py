@@ -42,6 +42,7 @@ ROWS = {
     "UNKNOWN": Standing(RowState.UNKNOWN, OURS, intended_at=NOW, reason="X"),
     "REFUSED, left out": Standing(RowState.REFUSED, reason="opted out", ended_at=NOW),
     "UNKNOWN, by a stray": Standing(RowState.UNKNOWN, past=(PAST,), reason="X", stray_id=10),
+    "PLACED, by a stray": Standing(RowState.PLACED, past=(PAST,), callback_id=10, placed_at=NOW, stray_id=10),
     "FINISHED": Standing(RowState.FINISHED, OURS, callback_id=10, status=CallbackStatus.DISCONNECTED, ended_at=NOW),
     "FINISHED unobserved": Standing(RowState.FINISHED, OURS, reason="called, says A", ended_at=NOW),
 }
@@ -56,7 +57,7 @@ MOVES = {
          "FINISHED unobserved": "PLACED"},
     ),
     "place, of another": (place(ANOTHER, CALLBACK), {}),
-    "place, of a past one": (place(PAST, CALLBACK), {"QUEUED again": "UNKNOWN", "SENDING again": "SENDING", "UNKNOWN, by a stray": "UNKNOWN"}),
+    "place, of a past one": (place(PAST, CALLBACK), {"QUEUED again": "UNKNOWN", "SENDING again": "SENDING", "UNKNOWN, by a stray": "UNKNOWN", "PLACED, by a stray": "PLACED"}),
     "refuse": (refuse(OURS, "BAD", NOW), {"SENDING": "REFUSED", "SENDING again": "REFUSED", "UNKNOWN": "REFUSED"}),
     "refuse, of another": (refuse(ANOTHER, "BAD", NOW), {}),
     "doubt": (doubt(OURS, "lost"), {"SENDING": "UNKNOWN", "SENDING again": "UNKNOWN"}),
@@ -65,6 +66,8 @@ MOVES = {
     "see it ring": (see(OURS, CallbackStatus.CALLING_A, NOW, 1), {"PLACED": "PLACED", "FINISHED": "FINISHED", "FINISHED unobserved": "FINISHED"}),
     "see it end": (see(OURS, CallbackStatus.DISCONNECTED, NOW, 1), {"PLACED": "FINISHED", "FINISHED": "FINISHED", "FINISHED unobserved": "FINISHED"}),
     "see, of another": (see(ANOTHER, CallbackStatus.DISCONNECTED, NOW, 1), {}),
+    "see it end, of a stray": (see(None, CallbackStatus.DISCONNECTED, NOW, 1), {"PLACED, by a stray": "FINISHED"}),
+    "lose, of a stray": (lose(None, "gone", NOW), {"PLACED, by a stray": "FINISHED"}),
     "lose": (lose(OURS, "gone", NOW), {"PLACED": "FINISHED", "FINISHED": "FINISHED", "FINISHED unobserved": "FINISHED"}),
     "called": (called("A", NOW, None), {"UNKNOWN": "FINISHED", "UNKNOWN, by a stray": "FINISHED"}),
     "called, with its id": (called("A", NOW, CALLBACK), {"UNKNOWN": "PLACED", "UNKNOWN, by a stray": "PLACED"}),
@@ -210,13 +213,20 @@ class Reality(RuleBasedStateMachine):
             self.do(see(owner.attempt, status, self.at(), 1))
 
     @precondition(lambda self: self.row.state is RowState.UNKNOWN)
-    @rule()
-    def a_person_finds_out(self):
-        self.do(called("A", self.at(), None) if self.rings else not_called("A", self.at()))
+    @rule(with_id=st.booleans())
+    def a_person_finds_out(self, with_id):
+        callback = Callback(self.rings, "config", 0, self.at()) if with_id else None
+        self.do(called("A", self.at(), callback) if self.rings else not_called("A", self.at()))
 
     @invariant()
     def nobody_is_rung_twice(self):
         assert self.rings <= 1
+
+    @invariant()
+    def what_is_placed_can_be_followed_to_its_end(self):
+        if self.row.state is RowState.PLACED:
+            ended = see(self.row.attempt, CallbackStatus.DISCONNECTED, self.at(), 1)(self.row)
+            assert ended.state is RowState.FINISHED
 
     @invariant()
     def every_id_is_written_down(self):
