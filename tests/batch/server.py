@@ -85,7 +85,8 @@ class Server:
 def running(*options: str):
     """A server, until the end of the block. `binaries` must be there."""
     programs = binaries()
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # whose name fits into that of a socket
+    prefix = f"pg-{os.getpgrp()}-"
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))  # whose name fits into that of a socket
     server = Server(folder, programs)
     shutil.chown(folder, server._user.get("user", os.getuid()))
     try:
@@ -96,6 +97,14 @@ def running(*options: str):
         finally:
             server.stop("immediate")
     finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_those_of(group: int) -> None:
+    """Ends the servers that a process group which was killed has left behind: they are in none of ours."""
+    for folder in Path("/tmp").glob(f"pg-{group}-*"):
+        with contextlib.suppress(AssertionError):  # where it does not run
+            Server(folder, binaries()).stop("immediate")
         shutil.rmtree(folder, ignore_errors=True)
 
 

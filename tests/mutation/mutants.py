@@ -31,10 +31,14 @@ import attrs
 import hypothesis
 import pytest
 from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.exceptions import CosmicRayTestingException
 from cosmic_ray.mutating import MutationVisitor
+from cosmic_ray.operators.exception_replacer import ExceptionReplacer
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator, operator_names
 from parso.python.tree import Keyword
+
+from tests.batch.server import end_those_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,11 +74,12 @@ JUDGES = {
     "batch/placing": "tests/batch/test_placing.py tests/batch/test_contract.py tests/batch/test_ledger.py -k 'not postgres'",
     "batch/tables": LEDGER,
     "batch/ledger_file": LEDGER,
+    "batch/postgres_url": "tests/batch/test_postgres.py -k 'url or password'",
 }
 """Which tests have to notice a fault in which room."""
 FAULTS = re.compile(
     r"core/(AddNot|ReplaceTrueWithFalse|ReplaceFalseWithTrue|ReplaceAndWithOr|ReplaceOrWithAnd|ReplaceBreakWithContinue"
-    r"|ReplaceContinueWithBreak|ExceptionReplacer|NumberReplacer|RemoveDecorator|ZeroIterationForLoop"
+    r"|ReplaceContinueWithBreak|NumberReplacer|RemoveDecorator|ZeroIterationForLoop"
     r"|ReplaceUnaryOperator_(USub_UAdd|Delete_Not)"
     r"|ReplaceBinaryOperator_(Add_Sub|Sub_Add|Mul_Div|Div_Mul|FloorDiv_Mul|Mod_Mul|Pow_Mul|BitAnd_BitOr|LShift_RShift)"
     r"|ReplaceComparisonOperator_(Eq_NotEq|NotEq_Eq|Lt_LtE|Lt_GtE|LtE_Lt|LtE_Gt|Gt_GtE|Gt_LtE|GtE_Gt|GtE_Lt|Is_IsNot"
@@ -111,6 +116,24 @@ class LeaveOut(Operator):
         return ()
 
 
+class CatchAnother(ExceptionReplacer):
+    """Cosmic-ray's own, which cannot read the dots of `except (psycopg.Error, OSError)`."""
+
+    @staticmethod
+    def _name_nodes(node):
+        caught = node.children[1].children[1] if node.children[1].type == "atom" else node.children[1]
+        return caught.children[::2] if caught.type == "testlist_comp" else [caught]
+
+    def mutate(self, node, index):
+        caught = self._name_nodes(node)[index]
+        leaf = caught.get_first_leaf()
+        leaf.value = CosmicRayTestingException.__name__
+        while leaf is not caught.get_last_leaf():
+            leaf = leaf.get_next_leaf()
+            leaf.value = ""
+        return node
+
+
 @attrs.frozen
 class Mutant:
     """A room with one fault in it."""
@@ -142,7 +165,7 @@ def changed(before: str, after: str) -> tuple[str, str]:
 def mutants(room: str) -> Iterator[Mutant]:
     """Every fault of every kind, each once."""
     source = path_of(room).read_text(encoding="utf-8")
-    operators: dict[str, Operator] = {"LeaveOut": LeaveOut()}
+    operators: dict[str, Operator] = {"LeaveOut": LeaveOut(), "CatchAnother": CatchAnother()}
     operators |= {name: get_operator(name)() for name in operator_names() if FAULTS.fullmatch(name)}
     for name, operator in operators.items():
         places = [node for node in ast_nodes(get_ast(source)) for _ in operator.mutation_positions(node)]
@@ -192,12 +215,15 @@ def judge(room: str, source: str, timeout: float, work: int = 600, *, aloud: boo
             sys.stdout.flush()
             os._exit(code)
     ends = time.monotonic() + timeout
-    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0):
-        if time.monotonic() > ends:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return "timed out"
-        time.sleep(0.01)
+    try:
+        while (done := os.waitpid(child, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > ends:
+                os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return "timed out"
+            time.sleep(0.01)
+    finally:
+        end_those_of(child)
     ended = os.waitstatus_to_exitcode(done[1])
     return "passed" if ended == 0 else "timed out" if ended == -signal.SIGXCPU else "killed"
 
