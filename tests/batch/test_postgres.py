@@ -74,6 +74,24 @@ def test_urls_that_are_none(text):
     assert "s3" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("sign", "written"), [(" ", "%20"), ("#", "%23")])
+def test_a_url_that_is_none_says_how_a_sign_in_a_password_is_written(sign, written):
+    with pytest.raises(ValueError, match=f"in a password it is written {written}"):
+        PostgresURL.parse(f"postgresql://u:s3{sign}cret@h/db")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("postgresql://h/db?schema=may", "may"),
+        ("postgresql://h/my%20db", "my db"),
+        ("postgresql://h", "tenios"),
+    ],
+)
+def test_what_a_url_names_is_called_by_its_schema_or_else_by_its_database(text, name):
+    assert PostgresURL.parse(text).name == name
+
+
 def test_passwords_are_taken_out_of_what_others_quote():
     text = "Unknown option: postgresql://u:s3/cr@et@h/db?sslpassword=s3cret&x=1 and POSTGRES://u:s3cret@h"
     assert without_passwords(text) == "Unknown option: postgresql://***@h/db?sslpassword=***&x=1 and POSTGRES://***@h"
