@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SURVIVORS = Path(__file__).with_name("survivors.toml")
 PLUGINS = ("pytest_timeout", "pytest_asyncio.plugin", "anyio.pytest_plugin", "_hypothesis_pytestplugin")
-WARM = (*PLUGINS, "httpx", "httptools", "h11", "trio", "trio.testing", "looptime", "sqlite3", "asyncio", "zoneinfo")
+WARM = (*PLUGINS, "httpx", "httptools", "h11", "trio", "trio.testing", "looptime", "sqlite3", "zoneinfo", "psycopg")
 LEDGER = (
     "tests/batch/test_beside.py tests/batch/test_ledger.py tests/batch/test_contract.py tests/batch/test_campaign.py"
     " -k 'not postgres'"
@@ -269,7 +269,7 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     if (memory := Path("/dev/shm")).is_dir():
-        os.environ["TMPDIR"] = str(memory)  # where nobody waits for a disk
+        os.environ["TMPDIR"] = os.environ["TENIOS_TESTS_POSTGRESQL_IN"] = str(memory)  # where nobody waits for a disk
     hypothesis.settings.register_profile("mutation", derandomize=True, database=None, deadline=None)
     for module in WARM:
         importlib.import_module(module)
