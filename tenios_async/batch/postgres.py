@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tenios_async import CallbackOutcomeUnknown, CallbackStatus
@@ -26,7 +25,7 @@ from tenios_async.batch.standing import IllegalMove, RowState, Standing, crash
 from tenios_async.batch.tables import STANDING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from tenios_async import Callback, TeniosClient
     from tenios_async.batch.postgres_link import Connection
@@ -76,8 +75,6 @@ class PostgresLedger(Ledger):
         self._changes = Gathering(self._change_all)
         self._loads = Gathering(self._load_all)
         self._known: dict[int, _Known] = {}
-        self.facts: Mapping[str, Any] = {}
-        """What was laid down when it was made."""
 
     @staticmethod
     def create(url: PostgresURL | str) -> None:
@@ -85,14 +82,9 @@ class PostgresLedger(Ledger):
         PostgresSession.create(PostgresURL.parse(url) if isinstance(url, str) else url, {"kind": KIND})
 
     async def __aenter__(self) -> Self:
-        self._writing, self._reading = self.link(), self.link()
-        try:
-            await self._writing.open()
-            facts = await self._reading.ask("SELECT name, value FROM facts")
-        except BaseException:
-            await self.aclose()
-            raise
-        self.facts = {name: json.loads(value) for name, value in facts}
+        writing = self.link()
+        await writing.open()
+        self._writing, self._reading = writing, self.link()
         return self
 
     def link(self) -> Link:
@@ -121,7 +113,6 @@ class PostgresLedger(Ledger):
 
     async def load(self, row_ids: Collection[int]) -> list[Row | None]:
         """The rows of these numbers, together with those that others ask for."""
-        self._open()
         return await self._loads.ask(list(row_ids))
 
     async def counts(self) -> dict[RowState, int]:
@@ -136,7 +127,6 @@ class PostgresLedger(Ledger):
         }
 
     async def change_all(self, changes: Sequence[Change]) -> list[Standing | IllegalMove]:
-        self._open()
         return await self._changes.ask(list(changes))
 
     async def give_up_on(self, row_id: int, seconds: float = LEFT_ALONE) -> bool:
@@ -203,12 +193,7 @@ class PostgresLedger(Ledger):
 
     async def _change_all(self, changes: list[Change]) -> _Results:
         batch = _Batch(changes, {row_id: self._known[row_id] for row_id, _ in changes if row_id in self._known})
-        try:
-            await self._open().run(batch.write)
-        except BaseException:
-            for row_id, _ in changes:
-                self._known.pop(row_id, None)
-            raise
+        await self._open().run(batch.write)
         for row_id, known in batch.known.items():
             self._remember(row_id, known)
         return batch.results()

@@ -50,7 +50,7 @@ class Link:
     async def open(self) -> None:
         """Connects, without patience. Raises `LedgerRefused` and `LedgerFailed`."""
         try:
-            await self._connected()
+            await self._connected(is_patient=False)
         except psycopg.Error as error:
             raise failure(self._url, error) from None
 
@@ -105,22 +105,21 @@ class Link:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, PAUSE_MAX)
 
-    async def _connected(self) -> Connection:
+    async def _connected(self, *, is_patient: bool = True) -> Connection:
         if self._connection is not None and not self._connection.closed:
             return self._connection
-        is_first = self._connection is None
         connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
         try:
-            await self._check(connection, is_first=is_first)
+            await self._check(connection, is_patient=is_patient)
         except BaseException:
             await connection.close()
             raise
         self._connection = connection
         return connection
 
-    async def _check(self, connection: Connection, *, is_first: bool) -> None:
+    async def _check(self, connection: Connection, *, is_patient: bool) -> None:
         server = Server(*(await _only(connection, STATE_OF_SERVER)))
-        if not is_first and server.is_standby:
+        if is_patient and server.is_standby:
             raise _Away(f"{self._url} is a standby")  # perhaps on its way to become the primary
         server.check_writable(self._url)
         if not server.has_ledger:
