@@ -156,6 +156,26 @@ async def test_every_life_is_written_down(where, life, together):
     assert len(seen) == len(set(statuses))
 
 
+async def test_what_was_seen_of_a_call_is_told_with_when_and_after_what_for_how_long(where):
+    later = NOW + timedelta(seconds=9)
+    life = [
+        intend("a", NOW),
+        place("a", Callback(1, "config", 30, NOW)),
+        see("a", CallbackStatus.CALLING_A, NOW, 1),
+        see("a", CallbackStatus.CALLING_A, later, 2),
+        see("a", CallbackStatus.CONNECTED, later, 3),
+    ]
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change_all([(row.id, move) for move in life])
+    with where.read() as looking:
+        told = list(looking.query("SELECT call, status, at, previous, lasted FROM transitions ORDER BY at"))
+    assert told == [
+        (row.id, "CALLING_A", NOW.timestamp(), None, None),
+        (row.id, "CONNECTED", later.timestamp(), "CALLING_A", 9),
+    ]
+
+
 async def test_a_change_that_is_not_open_changes_nothing_and_stops_no_other(where):
     async with where.open() as ledger:
         rows = [await ledger.put(NewRow(f"key {number}", REQUEST)) for number in range(3)]
@@ -177,6 +197,46 @@ async def test_queued_by_number(where):
     with where.read() as looking:
         assert looking.queued(1) == rows[:1]
         assert looking.last() == rows[-1].id
+
+
+async def test_rows_are_read_by_their_states(where):
+    async with where.open() as ledger:
+        rows = [await ledger.put(NewRow(f"key {number}", REQUEST)) for number in range(3)]
+        await ledger.change_all([(rows[1].id, intend("a", NOW)), (rows[2].id, exclude("opted out", NOW))])
+    with where.read() as looking:
+        assert [row.key for row in looking.rows()] == ["key 0", "key 1", "key 2"]
+        assert [row.key for row in looking.rows(RowState.QUEUED, RowState.REFUSED)] == ["key 0", "key 2"]
+        assert list(looking.rows(RowState.PLACED)) == []
+
+
+async def test_what_is_read_within_a_snapshot_is_as_of_one_moment(where):
+    async with where.open() as ledger:
+        with where.read() as looking:
+            with looking.snapshot():
+                assert looking.last() == 0
+                row = await ledger.put(NewRow("key", REQUEST))
+                assert looking.last() == 0
+            assert looking.last() == row.id
+
+
+async def test_of_rows_with_one_key_the_first_is_written(where):
+    with where.read() as looking:
+        with looking.transaction():
+            written = looking.put_all([NewRow("a", REQUEST, 1), NewRow("b", REQUEST, 2), NewRow("a", REQUEST, 3)])
+            assert written == [True, True, False]
+            assert looking.put_all([NewRow("b", REQUEST, 4)]) == [False]
+        assert [row.line for row in looking.rows()] == [1, 2]
+
+
+async def test_a_fact_is_changed_and_the_others_stay(where):
+    with where.read() as looking:
+        kept = dict(looking.facts)
+        for value in (1, [2]):
+            with looking.transaction():
+                looking.put_facts({"a": value})
+            assert looking.facts == {**kept, "a": value}
+    with where.read() as looking:
+        assert looking.facts == {**kept, "a": [2]}
 
 
 async def test_of_many_who_intend_one_does(where):
@@ -214,6 +274,15 @@ async def test_closing_writes_what_was_asked_for(where):
         await ledger.put(NewRow("late", REQUEST))
     async with where.open() as again:
         assert (await again.by_key("key")).standing.attempt == "a"
+
+
+async def test_one_that_was_never_opened_answers_nothing_and_is_closed_all_the_same(where):
+    ledger = where.open()
+    with pytest.raises(LedgerFailed, match="not open"):
+        await ledger.by_key("key")
+    with pytest.raises(LedgerFailed, match="not open"):
+        await ledger.change(1, intend("a", NOW))
+    await ledger.aclose()
 
 
 @pytest.mark.parametrize("key", ["", "x" * 257, 5, None, [1], "\ud800"])
