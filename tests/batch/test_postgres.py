@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from tenios_async.batch import (
     postgres_session,
 )
 from tenios_async.batch.postgres import PostgresLedger, _Batch
+from tenios_async.batch.postgres_link import Link
 from tenios_async.batch.postgres_session import PostgresSession, connecting
 from tenios_async.batch.postgres_tables import CHANGE
 from tenios_async.batch.postgres_url import PostgresURL, is_postgres_url, without_passwords
+from tenios_async.batch.row import Resolution
 from tenios_async.batch.standing import crash, intend, place
 from tenios_async.simulator import Fault, Manner, Service, SimulatorServer
 
@@ -127,6 +130,45 @@ def test_a_ledger_may_be_made_in_a_schema_that_is_there(postgres, postgres_url):
     PostgresLedger.create(postgres_url)
     with PostgresSession.read(PostgresURL.parse(postgres_url)) as session:
         assert session.last() == 0
+
+
+def test_what_stands_in_its_place_already_is_left_alone(postgres, postgres_url):
+    schema = PostgresURL.parse(postgres_url).schema
+    postgres.execute(f"CREATE SCHEMA {schema}")
+    postgres.execute(f"CREATE TABLE {schema}.facts ()")
+    with pytest.raises(LedgerRefused, match="such tables already; nothing was changed"):
+        PostgresLedger.create(postgres_url)
+    tables = f"SELECT tablename FROM pg_tables WHERE schemaname = '{schema}'"
+    assert postgres.execute(tables) == [("facts",)]
+
+
+def test_of_two_who_make_it_at_once_one_does(postgres, postgres_url):
+    url = PostgresURL.parse(postgres_url)
+    with ThreadPoolExecutor(1) as thread:
+
+        def others(_):
+            making = thread.submit(PostgresLedger.create, url)
+            while not postgres.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+                assert not making.done()
+            return making
+
+        made = []
+        PostgresSession.create(url, {"kind": "keyed"}, lambda session: made.append(others(session)))
+        with pytest.raises(LedgerRefused, match="such tables already"):
+            made[0].result()
+    with PostgresSession.read(url) as session:
+        assert session.facts == {"kind": "keyed"}
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (psycopg.OperationalError("no\n  route"), "cannot be written or read: no route. Nothing more was dialled"),
+        (psycopg.OperationalError(), "cannot be written or read: OperationalError."),
+    ],
+)
+def test_what_the_database_says_is_said_in_one_line(error, says):
+    assert f"here {says}" in str(postgres_session.failure("here", error))
 
 
 @pytest.mark.asyncio
@@ -245,6 +287,82 @@ async def test_after_a_failover_nothing_is_dialled_until_a_person_says_so(postgr
             await ledger.change(row.id, intend("a", NOW))
     with pytest.raises(LedgerRefused, match="accept-failover"):
         await PostgresLedger(url).__aenter__()
+    with PostgresSession.read(PostgresURL.parse(url)) as session:
+        assert [found.key for found in session.rows()] == ["key"]
+        with pytest.raises(LedgerRefused, match="accept-failover"):
+            session.transaction().__enter__()
+
+
+# --- as plain programs use it
+
+
+def test_it_is_called_by_its_schema_and_shown_without_its_password(url):
+    with PostgresSession.read(PostgresURL.parse(url.replace("tester@", "tester:s3cret@"))) as session:
+        assert (session.name, session.where) == (session._url.schema, str(PostgresURL.parse(url)))
+
+
+@pytest.mark.asyncio
+async def test_whoever_is_to_be_called_or_followed_has_a_job(postgres, postgres_url):
+    url = PostgresURL.parse(postgres_url)
+    PostgresSession.create(url, {}, with_jobs=True)
+    with PostgresSession.write(url) as session:
+        with session.transaction():
+            session.put_all([NewRow(f"{number}", REQUEST) for number in range(2)])
+        async with PostgresLedger(url) as ledger:
+            await ledger.change_all([(row.id, move) for row in session.rows() for move in (intend("a", NOW), crash())])
+        postgres.execute(f"UPDATE {url.schema}.calls SET changed_at = changed_at - interval '1 minute'")
+        later = NOW + timedelta(minutes=1)
+        first, second = session.rows()
+        with session.transaction():
+            session.resolve(first, later, who="me", was_called=False)
+            session.resolve(second, later, who="me", was_called=True, callback=CALLBACK)
+        assert [row.standing.state for row in session.rows()] == [RowState.QUEUED, RowState.PLACED]
+        ((shard,),) = session.query("SELECT shard FROM calls WHERE id = ?", (second.id,))
+        jobs = list(session.query("SELECT task_name, args FROM procrastinate_jobs ORDER BY id"))
+    assert jobs == [
+        ("tenios.place", {"row": first.id}),
+        ("tenios.place", {"row": second.id}),
+        ("tenios.place", {"row": first.id}),
+        ("tenios.watch", {"shard": shard}),
+    ]
+
+
+@pytest.mark.asyncio
+async def test_of_what_was_said_of_a_call_the_last_counts(postgres, url):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        with PostgresSession.read(ledger.url) as session:
+            for minutes, who, was_called in ((1, "me", False), (2, "you", True)):
+                await ledger.change_all([(row.id, intend(who, NOW)), (row.id, crash())])
+                postgres.execute(f"UPDATE {ledger.url.schema}.calls SET changed_at = changed_at - interval '1 minute'")
+                with session.transaction():
+                    session.resolve(row, NOW + timedelta(minutes=minutes), who=who, was_called=was_called)
+            assert session.resolutions() == {row.id: Resolution("called", "you", NOW + timedelta(minutes=2))}
+
+
+@pytest.mark.asyncio
+async def test_whoever_stops_in_the_middle_of_a_word_about_a_call_keeps_it_from_nobody_for_long(url):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change_all([(row.id, intend("a", NOW)), (row.id, crash())])
+    with PostgresSession.read(PostgresURL.parse(url)) as session, session.transaction():
+        session.resolve(row, NOW, who="me", was_called=True)
+        assert list(session.query("SHOW idle_in_transaction_session_timeout")) == [("10s",)]
+
+
+@pytest.mark.asyncio
+async def test_of_those_who_opted_out_whoever_was_called_stays(url):
+    async with PostgresLedger(url) as ledger:
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(4)]
+        await ledger.change(rows[0].id, intend("a", NOW))
+        with PostgresSession.write(ledger.url) as session:
+            for count in (2, 0):
+                with session.transaction():
+                    assert session.exclude(["0", "1", "2", "7"], "opted out", NOW) == count
+            assert [row.standing.state for row in session.rows()] == [
+                RowState.SENDING, RowState.REFUSED, RowState.REFUSED, RowState.QUEUED,
+            ]  # fmt: skip
+            assert next(session.rows(RowState.REFUSED)).standing.reason == "opted out"
 
 
 # --- one program
@@ -320,6 +438,32 @@ async def test_a_row_that_is_not_there_is_not_changed(url):
     async with PostgresLedger(url) as ledger:
         with pytest.raises(LedgerRefused, match="no row 7"):
             await ledger.change(7, intend("a", NOW))
+
+
+@pytest.mark.asyncio
+async def test_rows_are_loaded_by_their_numbers_for_many_who_ask_at_once(url):
+    async with PostgresLedger(url) as ledger:
+        first, second = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(2)]
+        loads = [ledger.load([second.id, 7, first.id]), ledger.load([]), ledger.load([first.id])]
+        assert await asyncio.gather(*loads) == [[second, None, first], [], [first]]
+
+
+@pytest.mark.asyncio
+async def test_changes_that_are_asked_for_at_once_share_a_commit(url):
+    async with PostgresLedger(url) as ledger:
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(20)]
+        await asyncio.gather(*(ledger.change(row.id, intend("a", NOW)) for row in rows))
+        assert await ledger._ask("SELECT count(DISTINCT xmin::text) FROM calls") == [(1,)]
+
+
+@pytest.mark.asyncio
+async def test_what_is_remembered_of_a_row_is_not_asked_for_again(url, monkeypatch):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.load([row.id])
+        monkeypatch.delattr(_Batch, "_look")
+        await ledger.change(row.id, intend("a", NOW))
+        assert (await ledger.change(row.id, place("a", CALLBACK))).callback_id == 10
 
 
 @pytest.mark.asyncio
@@ -438,6 +582,25 @@ async def test_whoever_asks_while_another_program_places_it_waits_for_what_becom
 
 
 @pytest.mark.asyncio
+async def test_whoever_waits_for_another_program_asks_ever_more_seldom(url, monkeypatch):
+    look, looks = PostgresLedger.give_up_on, []
+
+    def looking(self, row_id):
+        looks.append(row_id)
+        return look(self, row_id)
+
+    monkeypatch.setattr(PostgresLedger, "give_up_on", looking)
+    async with PostgresLedger(url) as first, PostgresLedger(url) as second:
+        row = await first.put(NewRow("key", REQUEST))
+        await first.change(row.id, intend("a", NOW))
+        asked = asyncio.ensure_future(second.place_once(TeniosClient("key"), REQUEST, key="key"))
+        await asyncio.wait([asked], timeout=0.4)
+        assert len(looks) <= 5
+        await first.change(row.id, place("a", CALLBACK))
+        assert await asked == CALLBACK
+
+
+@pytest.mark.asyncio
 async def test_closing_waits_for_no_call_of_another_program(url):
     async with PostgresLedger(url) as first:
         row = await first.put(NewRow("key", REQUEST))
@@ -474,6 +637,23 @@ async def test_whoever_asks_for_a_call_of_a_program_that_died_learns_that_it_is_
 
 
 # --- a database that goes away
+
+
+@pytest.mark.asyncio
+async def test_a_database_that_is_away_is_asked_ever_more_seldom():
+    tries = []
+
+    def hang_up(_, writer):
+        tries.append(writer)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        where = "{}:{}".format(*server.sockets[0].getsockname())
+        link = Link(PostgresURL.parse(f"postgresql://u@{where}/db?sslmode=disable&gssencmode=disable"), patience=0.7)
+        with pytest.raises(LedgerFailed, match="closed the connection"):
+            await link.ask("SELECT 1")
+    assert len(tries) <= 6
 
 
 @pytest.mark.parametrize("when", ["before it was written", "before its acknowledgement"])
