@@ -102,7 +102,7 @@ $(MUTATION): $(READY)
 	@touch $@
 
 mutation: $(MUTATION) ## one small fault at a time in the pure rooms, for their tests to notice; ARGS="_watch batch/standing" for some rooms
-	@$(BIN)/python -m tests.mutation.mutants $(ARGS)
+	@$(BIN)/python tests/mutation/mutants.py $(ARGS)
 
 dist: $(READY) ## sdist and wheel in dist/, without a network
 	@rm -rf dist

@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+PLACE = Path(os.environ.get("TENIOS_TESTS_POSTGRESQL_IN", "/tmp"))
+"""Everybody may go there, and its name leaves room for that of a socket."""
 USERS = ("postgres", "nobody")
 """As whom it runs where the tests run as root, which PostgreSQL refuses."""
 
@@ -86,7 +88,7 @@ def running(*options: str):
     """A server, until the end of the block. `binaries` must be there."""
     programs = binaries()
     prefix = f"pg-{os.getpgrp()}-"
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_place()))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=PLACE))
     server = Server(folder, programs)
     shutil.chown(folder, server._user.get("user", os.getuid()))
     try:
@@ -98,19 +100,6 @@ def running(*options: str):
             server.stop("immediate")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def end_those_of(group: int) -> None:
-    """Ends the servers that a process group which was killed has left behind: they are in none of ours."""
-    for folder in _place().glob(f"pg-{group}-*"):
-        with contextlib.suppress(AssertionError):  # where it does not run
-            Server(folder, binaries()).stop("immediate")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _place() -> Path:
-    """Everybody may go there, and its name leaves room for that of a socket."""
-    return Path(os.environ.get("TENIOS_TESTS_POSTGRESQL_IN", "/tmp"))
 
 
 def _unprivileged() -> dict:

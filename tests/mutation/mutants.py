@@ -8,6 +8,7 @@ tests. Whatever the tests do not notice must stand in survivors.toml with the re
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import math
@@ -15,6 +16,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -37,8 +39,6 @@ from cosmic_ray.operators.exception_replacer import ExceptionReplacer
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator, operator_names
 from parso.python.tree import Keyword
-
-from tests.batch.server import end_those_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,9 +223,19 @@ def judge(room: str, source: str, timeout: float, work: int = 600, *, aloud: boo
                 return "timed out"
             time.sleep(0.01)
     finally:
-        end_those_of(child)
+        end_servers_of(child)
     ended = os.waitstatus_to_exitcode(done[1])
     return "passed" if ended == 0 else "timed out" if ended == -signal.SIGXCPU else "killed"
+
+
+def end_servers_of(group: int) -> None:
+    """Ends the PostgreSQL that a process group which was killed has left behind: it is in none of ours."""
+    from tests.batch.server import PLACE, Server, binaries
+
+    for folder in PLACE.glob(f"pg-{group}-*"):
+        with contextlib.suppress(AssertionError):  # where it does not run
+            Server(folder, binaries()).stop("immediate")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _worked() -> float:
