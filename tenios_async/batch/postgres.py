@@ -221,9 +221,8 @@ class _Batch:
 
     async def write(self, connection: Connection) -> None:
         """Returns when each change is made, durably, or is known not to be open."""
-        fresh: set[int] = set()
-        if self._tried:  # and the acknowledgement was lost
-            fresh = await self._look(connection, self._open)
+        # What was tried stays where its acknowledgement was lost.
+        fresh = await self._look(connection, self._open) if self._tried else set[int]()
         while self._open:
             if missing := self._open - self.known.keys():
                 fresh |= await self._look(connection, missing)
@@ -232,7 +231,6 @@ class _Batch:
                 await self._write(connection, change)
             for row_id in doubted:
                 del self.known[row_id]
-            fresh = set()
 
     async def _look(self, connection: Connection, row_ids: set[int]) -> set[int]:
         query = f"SELECT id, {STANDING}, changes FROM calls WHERE id = ANY(%s)"  # noqa: S608  # our own words

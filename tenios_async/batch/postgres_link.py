@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import attrs
@@ -96,7 +97,7 @@ class Link:
             while True:
                 try:
                     return await work(await self._connected())
-                except (psycopg.OperationalError, psycopg.InterfaceError, _Away) as error:
+                except (psycopg.OperationalError, _Away) as error:
                     await self._drop()
                     if time.monotonic() >= give_up or self._is_closing:
                         raise failure(self._url, error) from None
@@ -152,7 +153,7 @@ class Gathering(Generic[_Item, _Result]):
 
     def __init__(self, serve: Callable[[list[_Item]], Coroutine[Any, Any, list[_Result]]]) -> None:
         self._serve = serve
-        self._waiting: list[_Asked[_Item, _Result]] = []
+        self._waiting = deque[_Asked[_Item, _Result]]()
         self._last: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -188,15 +189,16 @@ class Gathering(Generic[_Item, _Result]):
             self._task = None
 
     def _take(self) -> list[_Asked[_Item, _Result]]:
-        some = [self._waiting.pop(0)]
-        count = len(some[0].items)
+        first = self._waiting.popleft()
+        some, count = [first], len(first.items)
         while self._waiting and count + len(self._waiting[0].items) <= LARGEST:
-            some.append(self._waiting.pop(0))
-            count += len(some[-1].items)
+            asked = self._waiting.popleft()
+            some.append(asked)
+            count += len(asked.items)
         return some
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen
 class _Asked(Generic[_Item, _Result]):
     """What somebody asked; they may be gone when the answer comes."""
 
