@@ -219,6 +219,11 @@ async def test_what_is_read_within_a_snapshot_is_as_of_one_moment(where):
             assert looking.last() == row.id
 
 
+async def test_of_a_number_its_whole_part_is_asked_for(where):
+    with where.read() as looking:
+        assert list(looking.query(f"SELECT {looking.whole('? / 10.0')}", (57,))) == [(5,)]
+
+
 async def test_of_rows_with_one_key_the_first_is_written(where):
     with where.read() as looking:
         with looking.transaction():
@@ -245,8 +250,19 @@ async def test_of_many_who_intend_one_does(where):
         tries = [ledger.change(row.id, intend(f"attempt {number}", NOW)) for number in range(50)]
         results = await asyncio.gather(*tries, return_exceptions=True)
         (standing,) = [result for result in results if isinstance(result, Standing)]
+        assert standing.attempt == "attempt 0"
         assert [type(result) for result in results].count(IllegalMove) == 49
         assert (await ledger.by_key("key")).standing == standing
+
+
+async def test_what_is_asked_for_at_once_is_done_in_that_order(where):
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        states = [
+            standing.state
+            for standing in await asyncio.gather(*(ledger.change(row.id, move) for move in LIVES["talked"]))
+        ]
+        assert states == [RowState.SENDING, *[RowState.PLACED] * 3, RowState.FINISHED]
 
 
 async def test_a_change_whose_waiter_is_cancelled_comes_before_what_follows(where):
@@ -301,6 +317,7 @@ async def test_keys_that_are_none_trouble_nobody_else(where, key):
                     await asking
             placed = await placing
             assert (await ledger.by_key("key")).callback == placed
+            assert sum((await ledger.counts()).values()) == 1
 
 
 async def test_what_is_no_client_and_no_request_leaves_nothing_behind(where):
@@ -515,13 +532,14 @@ async def test_a_person_settles_a_doubt(where):
     assert found == [(rows[0].id, "a", "called", "A. Person")]
 
 
-async def test_the_id_that_a_person_gives_is_not_that_of_another_call(where):
+@pytest.mark.parametrize(("line", "which"), [(None, "key key 0"), (7, "line 7")])
+async def test_the_id_that_a_person_gives_is_not_that_of_another_call(where, line, which):
     callback = Callback(10, "config", 0, NOW)
     async with where.open() as ledger:
-        rows = [await ledger.put(NewRow(f"key {number}", REQUEST)) for number in range(2)]
+        rows = [await ledger.put(NewRow(f"key {number}", REQUEST, line)) for number in range(2)]
         await ledger.change_all([(row.id, intend("a", NOW)) for row in rows])
         await ledger.change_all([(rows[0].id, place("a", callback)), (rows[1].id, crash())])
     with where.read() as looking:
-        with pytest.raises(IllegalMove, match="that of key key 0"), looking.transaction():
+        with pytest.raises(IllegalMove, match=f"that of {which}"), looking.transaction():
             looking.resolve(rows[1], NOW, who="A. Person", was_called=True, callback=callback)
         assert looking.counts()[RowState.UNKNOWN] == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from tenios_async.batch import (
     LedgerRefused,
     NewRow,
     RowState,
+    controls,
     postgres_link,
     postgres_session,
 )
@@ -41,6 +43,19 @@ def url(postgres_url):
     """A ledger that is made."""
     PostgresLedger.create(postgres_url)
     return postgres_url
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """How long was slept each time, and nobody sleeps."""
+    noted, sleep = [], asyncio.sleep
+
+    async def note(seconds):
+        noted.extend([seconds] if seconds else [])
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    return noted
 
 
 # --- the URL
@@ -183,7 +198,7 @@ async def test_what_is_no_ledger_is_refused(postgres_url):
 async def test_another_version_is_refused(postgres, url):
     schema = PostgresURL.parse(url).schema
     postgres.execute(f"UPDATE {schema}.mark SET version = 2")
-    with pytest.raises(LedgerRefused, match="version 2"):
+    with pytest.raises(LedgerRefused, match="version 2, and this release writes 1"):
         await PostgresLedger(url).__aenter__()
     with pytest.raises(LedgerRefused, match="version 2"):
         PostgresSession.read(PostgresURL.parse(url)).__enter__()
@@ -301,6 +316,26 @@ def test_it_is_called_by_its_schema_and_shown_without_its_password(url):
         assert (session.name, session.where) == (session._url.schema, str(PostgresURL.parse(url)))
 
 
+def test_a_ledger_for_single_calls_has_no_jobs(url):
+    with PostgresSession.read(PostgresURL.parse(url)) as session:
+        assert not session.has_jobs
+
+
+def test_what_holds_for_all_is_read_as_it_was_set(url):
+    with PostgresSession.write(PostgresURL.parse(url)) as session:
+        assert session.controls() == controls.Controls()
+        session.set(controls.at_rate(2), controls.paused(is_paused=True))
+        assert session.controls() == controls.Controls(rate=2, is_paused=True)
+
+
+def test_a_failover_that_is_accepted_is_one_no_more(postgres, url):
+    postgres.execute(f"UPDATE {PostgresURL.parse(url).schema}.mark SET timeline = '00000000'")
+    with PostgresSession.read(PostgresURL.parse(url)) as session:
+        session.set(controls.accepting(session.timeline))
+        with session.transaction():
+            session.put_all([NewRow("key", REQUEST)])
+
+
 @pytest.mark.asyncio
 async def test_whoever_is_to_be_called_or_followed_has_a_job(postgres, postgres_url):
     url = PostgresURL.parse(postgres_url)
@@ -389,6 +424,7 @@ async def test_a_further_connection_that_is_closed_asks_nothing_more(url):
         await asyncio.sleep(0)  # it is asked for
         await link.close()
         assert await asking == [(1,)]
+        assert not link._tasks
         with pytest.raises(LedgerFailed, match="closed"):
             await link.ask("SELECT 1")
 
@@ -401,6 +437,28 @@ async def test_what_the_database_cannot_do_is_a_failure_at_once(url):
             await link.ask("SELECT 1 FROM nonsense")
         assert await link.ask("SELECT 1") == [(1,)]
         await link.close()
+
+
+@pytest.mark.asyncio
+async def test_a_connection_on_which_something_was_broken_off_is_not_used_again(url):
+    link = Link(PostgresURL.parse(url), patience=0)
+    (before,) = await link.ask("SELECT pg_backend_pid()")
+    with pytest.raises(LedgerFailed, match="cancel"):
+        await link.ask("SELECT pg_cancel_backend(pg_backend_pid())")
+    (after,) = await link.ask("SELECT pg_backend_pid()")
+    assert before != after
+    await link.close()
+
+
+@pytest.mark.asyncio
+async def test_closing_leaves_no_connection_behind(postgres, url):
+    theirs = "SELECT pid FROM pg_stat_activity WHERE pid = {}"
+    async with PostgresLedger(url) as ledger:
+        ((pid,),) = await ledger._ask("SELECT pg_backend_pid()")
+        assert postgres.execute(theirs.format(pid)) == [(pid,)]
+    async with asyncio.timeout(30):
+        while postgres.execute(theirs.format(pid)):  # noqa: ASYNC110  # it has no event
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.asyncio
@@ -454,6 +512,18 @@ async def test_changes_that_are_asked_for_at_once_share_a_commit(url):
         rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(20)]
         await asyncio.gather(*(ledger.change(row.id, intend("a", NOW)) for row in rows))
         assert await ledger._ask("SELECT count(DISTINCT xmin::text) FROM calls") == [(1,)]
+
+
+@pytest.mark.asyncio
+async def test_a_commit_is_of_no_more_changes_than_one_piece_holds(url, monkeypatch):
+    monkeypatch.setattr(postgres_link, "LARGEST", 5)
+    async with PostgresLedger(url) as ledger:
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(13)]
+        changes = iter([(row.id, intend("a", NOW)) for row in rows])
+        asked = [ledger.change_all(list(itertools.islice(changes, count))) for count in (1, 3, 2, 2, 4, 1)]
+        assert [len(results) for results in await asyncio.gather(*asked)] == [1, 3, 2, 2, 4, 1]
+        commits = "SELECT count(*)::int FROM calls GROUP BY xmin::text ORDER BY min(id)"
+        assert await ledger._ask(commits) == [(4,), (4,), (5,)]
 
 
 @pytest.mark.asyncio
@@ -582,22 +652,16 @@ async def test_whoever_asks_while_another_program_places_it_waits_for_what_becom
 
 
 @pytest.mark.asyncio
-async def test_whoever_waits_for_another_program_asks_ever_more_seldom(url, monkeypatch):
-    look, looks = PostgresLedger.give_up_on, []
-
-    def looking(self, row_id):
-        looks.append(row_id)
-        return look(self, row_id)
-
-    monkeypatch.setattr(PostgresLedger, "give_up_on", looking)
+async def test_whoever_waits_for_another_program_asks_ever_more_seldom(url, pauses):
     async with PostgresLedger(url) as first, PostgresLedger(url) as second:
         row = await first.put(NewRow("key", REQUEST))
         await first.change(row.id, intend("a", NOW))
-        asked = asyncio.ensure_future(second.place_once(TeniosClient("key"), REQUEST, key="key"))
-        await asyncio.wait([asked], timeout=0.4)
-        assert len(looks) <= 5
+        asking = asyncio.ensure_future(second.place_once(TeniosClient("key"), REQUEST, key="key"))
+        while len(pauses) < 6:
+            await first.by_key("key")
         await first.change(row.id, place("a", CALLBACK))
-        assert await asked == CALLBACK
+        assert await asking == CALLBACK
+    assert pauses[:6] == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
 
 
 @pytest.mark.asyncio
@@ -640,20 +704,15 @@ async def test_whoever_asks_for_a_call_of_a_program_that_died_learns_that_it_is_
 
 
 @pytest.mark.asyncio
-async def test_a_database_that_is_away_is_asked_ever_more_seldom():
-    tries = []
-
-    def hang_up(_, writer):
-        tries.append(writer)
-        writer.close()
-
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    async with server:
-        where = "{}:{}".format(*server.sockets[0].getsockname())
-        link = Link(PostgresURL.parse(f"postgresql://u@{where}/db?sslmode=disable&gssencmode=disable"), patience=0.7)
-        with pytest.raises(LedgerFailed, match="closed the connection"):
-            await link.ask("SELECT 1")
-    assert len(tries) <= 6
+async def test_a_database_that_is_away_is_asked_ever_more_seldom(pauses):
+    link = Link(PostgresURL.parse("postgresql://u@127.0.0.1:1/db"), patience=60)
+    asking = asyncio.ensure_future(link.ask("SELECT 1"))
+    while len(pauses) < 7:  # noqa: ASYNC110  # it has no event
+        await asyncio.sleep(0)
+    await link.close()
+    with pytest.raises(LedgerFailed, match="refused"):
+        await asking
+    assert pauses[:7] == [0.05, 0.1, 0.2, 0.4, 0.8, 1, 1]
 
 
 @pytest.mark.parametrize("when", ["before it was written", "before its acknowledgement"])
