@@ -239,8 +239,8 @@ class _Batch:
             self.known[row_id] = (standing_from(standing), changes)
         if lost := row_ids - {row_id for row_id, *_ in found}:
             raise LedgerRefused(f"the ledger has no row {min(lost)}")
-        for row_id, (became, results) in list(self._tried.items()):
-            if row_id in row_ids and self.known[row_id] == became:
+        for row_id, (became, results) in self._tried.items():
+            if self.known[row_id] == became:
                 self._settle(row_id, results)
         return row_ids
 
@@ -267,7 +267,7 @@ class _Batch:
         if any(setting != "on" for _, setting in found):
             raise LedgerRefused("synchronous_commit is not on: what the ledger acknowledges may be forgotten")
         made = {row_id for row_id, _ in found}
-        for row_id in list(self._open & self._tried.keys()):
+        for row_id in self._open & self._tried.keys():
             became, results = self._tried.pop(row_id)
             if row_id in made:
                 self.known[row_id] = became
@@ -279,7 +279,6 @@ class _Batch:
         for (index, _), result in zip(self._moves[row_id], results, strict=True):
             self._results[index] = result
         self._open.discard(row_id)
-        self._tried.pop(row_id, None)
 
 
 def _made(before: Standing, moves: Sequence[Move]) -> tuple[_Results, list[Standing]]:
