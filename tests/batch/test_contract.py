@@ -207,6 +207,8 @@ async def test_rows_are_read_by_their_states(where):
         assert [row.key for row in looking.rows()] == ["key 0", "key 1", "key 2"]
         assert [row.key for row in looking.rows(RowState.QUEUED, RowState.REFUSED)] == ["key 0", "key 2"]
         assert list(looking.rows(RowState.PLACED)) == []
+        counts = {RowState.QUEUED: 1, RowState.SENDING: 1, RowState.REFUSED: 1}
+        assert looking.counts() == dict.fromkeys(RowState, 0) | counts
 
 
 async def test_what_is_read_within_a_snapshot_is_as_of_one_moment(where):

@@ -451,14 +451,16 @@ async def test_a_connection_on_which_something_was_broken_off_is_not_used_again(
 
 
 @pytest.mark.asyncio
-async def test_closing_leaves_no_connection_behind(postgres, url):
-    theirs = "SELECT pid FROM pg_stat_activity WHERE pid = {}"
+async def test_whoever_leaves_or_is_refused_leaves_no_connection_behind(postgres, url, postgres_url):
     async with PostgresLedger(url) as ledger:
-        ((pid,),) = await ledger._ask("SELECT pg_backend_pid()")
-        assert postgres.execute(theirs.format(pid)) == [(pid,)]
+        await ledger.queued(1)
+    with pytest.raises(LedgerRefused) as caught:
+        await PostgresLedger(postgres_url + "_other").__aenter__()
+    others = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     async with asyncio.timeout(30):
-        while postgres.execute(theirs.format(pid)):  # noqa: ASYNC110  # it has no event
+        while postgres.execute(others):  # noqa: ASYNC110  # it has no event
             await asyncio.sleep(0.01)
+    assert "no ledger" in str(caught.value)  # what it holds is held until here
 
 
 @pytest.mark.asyncio
