@@ -531,11 +531,12 @@ async def test_a_commit_is_of_no_more_changes_than_one_piece_holds(url, monkeypa
 @pytest.mark.asyncio
 async def test_what_is_remembered_of_a_row_is_not_asked_for_again(url, monkeypatch):
     async with PostgresLedger(url) as ledger:
-        row = await ledger.put(NewRow("key", REQUEST))
-        await ledger.load([row.id])
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(2)]
+        await ledger.load([row.id for row in rows])
         monkeypatch.delattr(_Batch, "_look")
-        await ledger.change(row.id, intend("a", NOW))
-        assert (await ledger.change(row.id, place("a", CALLBACK))).callback_id == 10
+        for row in rows:
+            await ledger.change(row.id, intend("a", NOW))
+            assert (await ledger.change(row.id, place("a", CALLBACK))).callback_id == 10
 
 
 @pytest.mark.asyncio
