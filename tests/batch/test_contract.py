@@ -156,6 +156,15 @@ async def test_every_life_is_written_down(where, life, together):
     assert len(seen) == len(set(statuses))
 
 
+async def test_a_move_that_changes_nothing_hides_none_that_follows(where):
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        intended, placed = (row.id, intend("a", NOW)), (row.id, place("a", Callback(10, "config", 30, NOW)))
+        await ledger.change_all([intended, placed])
+        await ledger.change_all([placed, (row.id, see("a", CallbackStatus.CONNECTED, NOW, 1))])
+        assert (await ledger.by_key("key")).standing.status is CallbackStatus.CONNECTED
+
+
 async def test_what_was_seen_of_a_call_is_told_with_when_and_after_what_for_how_long(where):
     later = NOW + timedelta(seconds=9)
     life = [

@@ -736,8 +736,9 @@ async def test_a_connection_that_is_lost_while_a_change_is_written(url, monkeypa
     async with PostgresLedger(url, patience=10) as ledger:
         rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(3)]
         monkeypatch.setattr(_Batch, "_write", losing)
-        results = await ledger.change_all([(row.id, intend("mine", NOW)) for row in rows])
-        assert [result.attempt for result in results] == ["mine"] * 3
+        changes = [(row.id, intend("mine", NOW)) for row in rows] + [(rows[1].id, place("mine", CALLBACK))]
+        results = await ledger.change_all(changes)
+        assert [result.state for result in results] == [RowState.SENDING] * 3 + [RowState.PLACED]
         assert (await ledger.change(rows[0].id, place("mine", CALLBACK))).state is RowState.PLACED
     with PostgresSession.read(PostgresURL.parse(url)) as session:
         assert list(session.query("SELECT changes FROM calls ORDER BY id")) == [(2,), (1,), (1,)]
