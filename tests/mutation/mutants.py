@@ -51,6 +51,10 @@ LEDGER = (
     "tests/batch/test_beside.py tests/batch/test_ledger.py tests/batch/test_contract.py tests/batch/test_campaign.py"
     " -k 'not postgres'"
 )
+POSTGRES = (
+    "tests/batch/test_contract.py tests/batch/test_postgres.py -k 'not sqlite and not several_processes'"
+    " --timeout=20 --timeout-method=thread"  # which ends whoever waits for what a fault keeps from coming
+)
 JUDGES = {
     "_errors": "tests/pure/test_errors.py tests/pure/test_models.py",
     "_models": "tests/pure/test_models.py",
@@ -75,6 +79,7 @@ JUDGES = {
     "batch/tables": LEDGER,
     "batch/ledger_file": LEDGER,
     "batch/postgres_url": "tests/batch/test_postgres.py -k 'url or password'",
+    "batch/postgres": POSTGRES,
 }
 """Which tests have to notice a fault in which room."""
 FAULTS = re.compile(
@@ -278,6 +283,7 @@ def main() -> int:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ["TENIOS_TESTS_NEED_POSTGRESQL"] = "1"  # tests that are skipped notice nothing
     if (memory := Path("/dev/shm")).is_dir():
         os.environ["TMPDIR"] = os.environ["TENIOS_TESTS_POSTGRESQL_IN"] = str(memory)  # where nobody waits for a disk
     hypothesis.settings.register_profile("mutation", derandomize=True, database=None, deadline=None)
