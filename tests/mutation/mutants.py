@@ -80,6 +80,7 @@ JUDGES = {
     "batch/ledger_file": LEDGER,
     "batch/postgres_url": "tests/batch/test_postgres.py -k 'url or password'",
     "batch/postgres": POSTGRES,
+    "batch/postgres_tables": POSTGRES,
 }
 """Which tests have to notice a fault in which room."""
 FAULTS = re.compile(
