@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tenios_async import CallbackOutcomeUnknown, CallbackStatus
@@ -26,7 +25,7 @@ from tenios_async.batch.standing import IllegalMove, RowState, Standing, crash
 from tenios_async.batch.tables import STANDING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from tenios_async import Callback, TeniosClient
     from tenios_async.batch.postgres_link import Connection
@@ -76,8 +75,6 @@ class PostgresLedger(Ledger):
         self._changes = Gathering(self._change_all)
         self._loads = Gathering(self._load_all)
         self._known: dict[int, _Known] = {}
-        self.facts: Mapping[str, Any] = {}
-        """What was laid down when it was made."""
 
     @staticmethod
     def create(url: PostgresURL | str) -> None:
@@ -85,14 +82,9 @@ class PostgresLedger(Ledger):
         PostgresSession.create(PostgresURL.parse(url) if isinstance(url, str) else url, {"kind": KIND})
 
     async def __aenter__(self) -> Self:
-        self._writing, self._reading = self.link(), self.link()
-        try:
-            await self._writing.open()
-            facts = await self._reading.ask("SELECT name, value FROM facts")
-        except BaseException:
-            await self.aclose()
-            raise
-        self.facts = {name: json.loads(value) for name, value in facts}
+        writing = self.link()
+        await writing.open()
+        self._writing, self._reading = writing, self.link()
         return self
 
     def link(self) -> Link:
@@ -121,7 +113,6 @@ class PostgresLedger(Ledger):
 
     async def load(self, row_ids: Collection[int]) -> list[Row | None]:
         """The rows of these numbers, together with those that others ask for."""
-        self._open()
         return await self._loads.ask(list(row_ids))
 
     async def counts(self) -> dict[RowState, int]:
@@ -136,7 +127,6 @@ class PostgresLedger(Ledger):
         }
 
     async def change_all(self, changes: Sequence[Change]) -> list[Standing | IllegalMove]:
-        self._open()
         return await self._changes.ask(list(changes))
 
     async def give_up_on(self, row_id: int, seconds: float = LEFT_ALONE) -> bool:
@@ -203,12 +193,7 @@ class PostgresLedger(Ledger):
 
     async def _change_all(self, changes: list[Change]) -> _Results:
         batch = _Batch(changes, {row_id: self._known[row_id] for row_id, _ in changes if row_id in self._known})
-        try:
-            await self._open().run(batch.write)
-        except BaseException:
-            for row_id, _ in changes:
-                self._known.pop(row_id, None)
-            raise
+        await self._open().run(batch.write)
         for row_id, known in batch.known.items():
             self._remember(row_id, known)
         return batch.results()
@@ -236,9 +221,8 @@ class _Batch:
 
     async def write(self, connection: Connection) -> None:
         """Returns when each change is made, durably, or is known not to be open."""
-        fresh: set[int] = set()
-        if self._tried:  # and the acknowledgement was lost
-            fresh = await self._look(connection, self._open)
+        # What was tried stays where its acknowledgement was lost.
+        fresh = await self._look(connection, self._open) if self._tried else set[int]()
         while self._open:
             if missing := self._open - self.known.keys():
                 fresh |= await self._look(connection, missing)
@@ -247,7 +231,6 @@ class _Batch:
                 await self._write(connection, change)
             for row_id in doubted:
                 del self.known[row_id]
-            fresh = set()
 
     async def _look(self, connection: Connection, row_ids: set[int]) -> set[int]:
         query = f"SELECT id, {STANDING}, changes FROM calls WHERE id = ANY(%s)"  # noqa: S608  # our own words
@@ -256,8 +239,8 @@ class _Batch:
             self.known[row_id] = (standing_from(standing), changes)
         if lost := row_ids - {row_id for row_id, *_ in found}:
             raise LedgerRefused(f"the ledger has no row {min(lost)}")
-        for row_id, (became, results) in list(self._tried.items()):
-            if row_id in row_ids and self.known[row_id] == became:
+        for row_id, (became, results) in self._tried.items():
+            if self.known[row_id] == became:
                 self._settle(row_id, results)
         return row_ids
 
@@ -284,7 +267,7 @@ class _Batch:
         if any(setting != "on" for _, setting in found):
             raise LedgerRefused("synchronous_commit is not on: what the ledger acknowledges may be forgotten")
         made = {row_id for row_id, _ in found}
-        for row_id in list(self._open & self._tried.keys()):
+        for row_id in self._open & self._tried.keys():
             became, results = self._tried.pop(row_id)
             if row_id in made:
                 self.known[row_id] = became
@@ -296,7 +279,6 @@ class _Batch:
         for (index, _), result in zip(self._moves[row_id], results, strict=True):
             self._results[index] = result
         self._open.discard(row_id)
-        self._tried.pop(row_id, None)
 
 
 def _made(before: Standing, moves: Sequence[Move]) -> tuple[_Results, list[Standing]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import attrs
@@ -50,7 +51,7 @@ class Link:
     async def open(self) -> None:
         """Connects, without patience. Raises `LedgerRefused` and `LedgerFailed`."""
         try:
-            await self._connected()
+            await self._connected(is_patient=False)
         except psycopg.Error as error:
             raise failure(self._url, error) from None
 
@@ -96,7 +97,7 @@ class Link:
             while True:
                 try:
                     return await work(await self._connected())
-                except (psycopg.OperationalError, psycopg.InterfaceError, _Away) as error:
+                except (psycopg.OperationalError, _Away) as error:
                     await self._drop()
                     if time.monotonic() >= give_up or self._is_closing:
                         raise failure(self._url, error) from None
@@ -105,22 +106,21 @@ class Link:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, PAUSE_MAX)
 
-    async def _connected(self) -> Connection:
+    async def _connected(self, *, is_patient: bool = True) -> Connection:
         if self._connection is not None and not self._connection.closed:
             return self._connection
-        is_first = self._connection is None
         connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
         try:
-            await self._check(connection, is_first=is_first)
+            await self._check(connection, is_patient=is_patient)
         except BaseException:
             await connection.close()
             raise
         self._connection = connection
         return connection
 
-    async def _check(self, connection: Connection, *, is_first: bool) -> None:
+    async def _check(self, connection: Connection, *, is_patient: bool) -> None:
         server = Server(*(await _only(connection, STATE_OF_SERVER)))
-        if not is_first and server.is_standby:
+        if is_patient and server.is_standby:
             raise _Away(f"{self._url} is a standby")  # perhaps on its way to become the primary
         server.check_writable(self._url)
         if not server.has_ledger:
@@ -153,7 +153,7 @@ class Gathering(Generic[_Item, _Result]):
 
     def __init__(self, serve: Callable[[list[_Item]], Coroutine[Any, Any, list[_Result]]]) -> None:
         self._serve = serve
-        self._waiting: list[_Asked[_Item, _Result]] = []
+        self._waiting = deque[_Asked[_Item, _Result]]()
         self._last: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -189,15 +189,16 @@ class Gathering(Generic[_Item, _Result]):
             self._task = None
 
     def _take(self) -> list[_Asked[_Item, _Result]]:
-        some = [self._waiting.pop(0)]
-        count = len(some[0].items)
+        first = self._waiting.popleft()
+        some, count = [first], len(first.items)
         while self._waiting and count + len(self._waiting[0].items) <= LARGEST:
-            some.append(self._waiting.pop(0))
-            count += len(some[-1].items)
+            asked = self._waiting.popleft()
+            some.append(asked)
+            count += len(asked.items)
         return some
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen
 class _Asked(Generic[_Item, _Result]):
     """What somebody asked; they may be gone when the answer comes."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from tenios_async.batch.controls import Controls, Setting
     from tenios_async.batch.postgres_url import PostgresURL
     from tenios_async.batch.row import NewRow, Row
-
-_log = logging.getLogger("tenios_async.batch")
 
 _DEFAULTS: Final = {
     "connect_timeout": "10",

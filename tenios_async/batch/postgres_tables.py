@@ -197,7 +197,7 @@ class Changes:
             before = after
 
     def __bool__(self) -> bool:
-        return bool(self._rows[0])
+        return any(self._rows)
 
     def columns(self) -> tuple[list[Any], ...]:
         """The values for the statement."""

@@ -51,14 +51,14 @@ class PostgresURL:
             raise ValueError("this postgresql:// URL holds a space; in a password it is written %20")
         if parts.fragment:
             raise ValueError("this postgresql:// URL holds a #; in a password it is written %23")
-        schemas = [value for name, value in query if name == "schema"] or [SCHEMA]
-        if len(schemas) > 1 or not _SCHEMA_NAME.fullmatch(schemas[0]) or schemas[0].startswith("pg_"):
+        schema, *others = [value for name, value in query if name == "schema"] or [SCHEMA]
+        if others or not _SCHEMA_NAME.fullmatch(schema) or schema.startswith("pg_"):
             raise ValueError("schema must be one name of small letters, digits and _, and not begin with pg_")
         rest = urlencode(
             [(name, value) for name, value in query if name != "schema"], safe="/", quote_via=quote
         )  # to libpq + is no space
         base = f"postgresql://{parts.netloc}{parts.path}"
-        return cls(f"{base}?{rest}" if rest else base, schemas[0])
+        return cls(f"{base}?{rest}" if rest else base, schema)
 
     @property
     def name(self) -> str:

@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+PLACE = Path(os.environ.get("TENIOS_TESTS_POSTGRESQL_IN", "/tmp"))
+"""Everybody may go there, and its name leaves room for that of a socket."""
 USERS = ("postgres", "nobody")
 """As whom it runs where the tests run as root, which PostgreSQL refuses."""
 
@@ -85,7 +87,8 @@ class Server:
 def running(*options: str):
     """A server, until the end of the block. `binaries` must be there."""
     programs = binaries()
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # whose name fits into that of a socket
+    prefix = f"pg-{os.getpgrp()}-"
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=PLACE))
     server = Server(folder, programs)
     shutil.chown(folder, server._user.get("user", os.getuid()))
     try:

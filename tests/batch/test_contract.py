@@ -99,7 +99,6 @@ async def test_it_is_made_once(where):
 
 async def test_a_row_comes_back_as_it_was(where):
     async with where.open() as ledger:
-        assert ledger.facts["kind"] == "keyed"
         new = NewRow("key", REQUEST, 7, {"name": "M\xfcller", "tags": [1, None]})
         row = await ledger.put(new)
         assert (row.key, row.request, row.line, row.extra, row.standing) == ("key", REQUEST, 7, new.extra, Standing())
@@ -181,6 +180,35 @@ async def test_every_life_is_written_down(where, life, together):
     assert len(seen) == len(set(statuses))
 
 
+async def test_a_move_that_changes_nothing_hides_none_that_follows(where):
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        intended, placed = (row.id, intend("a", NOW)), (row.id, place("a", Callback(10, "config", 30, NOW)))
+        await ledger.change_all([intended, placed])
+        await ledger.change_all([placed, (row.id, see("a", CallbackStatus.CONNECTED, NOW, 1))])
+        assert (await ledger.by_key("key")).standing.status is CallbackStatus.CONNECTED
+
+
+async def test_what_was_seen_of_a_call_is_told_with_when_and_after_what_for_how_long(where):
+    later = NOW + timedelta(seconds=9)
+    life = [
+        intend("a", NOW),
+        place("a", Callback(1, "config", 30, NOW)),
+        see("a", CallbackStatus.CALLING_A, NOW, 1),
+        see("a", CallbackStatus.CALLING_A, later, 2),
+        see("a", CallbackStatus.CONNECTED, later, 3),
+    ]
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change_all([(row.id, move) for move in life])
+    with where.read() as looking:
+        told = list(looking.query("SELECT call, status, at, previous, lasted FROM transitions ORDER BY at"))
+    assert told == [
+        (row.id, "CALLING_A", NOW.timestamp(), None, None),
+        (row.id, "CONNECTED", later.timestamp(), "CALLING_A", 9),
+    ]
+
+
 async def test_a_change_that_is_not_open_changes_nothing_and_stops_no_other(where):
     async with where.open() as ledger:
         rows = [await ledger.put(NewRow(f"key {number}", REQUEST)) for number in range(3)]
@@ -204,14 +232,72 @@ async def test_queued_by_number(where):
         assert looking.last() == rows[-1].id
 
 
+async def test_rows_are_read_by_their_states(where):
+    async with where.open() as ledger:
+        rows = [await ledger.put(NewRow(f"key {number}", REQUEST)) for number in range(3)]
+        await ledger.change_all([(rows[1].id, intend("a", NOW)), (rows[2].id, exclude("opted out", NOW))])
+    with where.read() as looking:
+        assert [row.key for row in looking.rows()] == ["key 0", "key 1", "key 2"]
+        assert [row.key for row in looking.rows(RowState.QUEUED, RowState.REFUSED)] == ["key 0", "key 2"]
+        assert list(looking.rows(RowState.PLACED)) == []
+        counts = {RowState.QUEUED: 1, RowState.SENDING: 1, RowState.REFUSED: 1}
+        assert looking.counts() == dict.fromkeys(RowState, 0) | counts
+
+
+async def test_what_is_read_within_a_snapshot_is_as_of_one_moment(where):
+    async with where.open() as ledger:
+        with where.read() as looking:
+            with looking.snapshot():
+                assert looking.last() == 0
+                row = await ledger.put(NewRow("key", REQUEST))
+                assert looking.last() == 0
+            assert looking.last() == row.id
+
+
+async def test_of_a_number_its_whole_part_is_asked_for(where):
+    with where.read() as looking:
+        assert list(looking.query(f"SELECT {looking.whole('? / 10.0')}", (57,))) == [(5,)]
+
+
+async def test_of_rows_with_one_key_the_first_is_written(where):
+    with where.read() as looking:
+        with looking.transaction():
+            written = looking.put_all([NewRow("a", REQUEST, 1), NewRow("b", REQUEST, 2), NewRow("a", REQUEST, 3)])
+            assert written == [True, True, False]
+            assert looking.put_all([NewRow("b", REQUEST, 4)]) == [False]
+        assert [row.line for row in looking.rows()] == [1, 2]
+
+
+async def test_a_fact_is_changed_and_the_others_stay(where):
+    with where.read() as looking:
+        kept = dict(looking.facts)
+        for value in (1, [2]):
+            with looking.transaction():
+                looking.put_facts({"a": value})
+            assert looking.facts == {**kept, "a": value}
+    with where.read() as looking:
+        assert looking.facts == {**kept, "a": [2]}
+
+
 async def test_of_many_who_intend_one_does(where):
     async with where.open() as ledger:
         row = await ledger.put(NewRow("key", REQUEST))
         tries = [ledger.change(row.id, intend(f"attempt {number}", NOW)) for number in range(50)]
         results = await asyncio.gather(*tries, return_exceptions=True)
         (standing,) = [result for result in results if isinstance(result, Standing)]
+        assert standing.attempt == "attempt 0"
         assert [type(result) for result in results].count(IllegalMove) == 49
         assert (await ledger.by_key("key")).standing == standing
+
+
+async def test_what_is_asked_for_at_once_is_done_in_that_order(where):
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        states = [
+            standing.state
+            for standing in await asyncio.gather(*(ledger.change(row.id, move) for move in LIVES["talked"]))
+        ]
+        assert states == [RowState.SENDING, *[RowState.PLACED] * 3, RowState.FINISHED]
 
 
 async def test_a_change_whose_waiter_is_cancelled_comes_before_what_follows(where):
@@ -232,6 +318,8 @@ async def test_one_that_is_not_opened_yet_says_so_and_may_be_closed(where):
     await ledger.aclose()
     with pytest.raises(LedgerFailed, match="is not open: use `async with"):
         await ledger.by_key("key")
+    with pytest.raises(LedgerFailed, match="not open"):
+        await ledger.change(1, intend("a", NOW))
     async with ledger:
         assert await ledger.by_key("key") is None
 
@@ -273,6 +361,7 @@ async def test_keys_that_are_none_trouble_nobody_else(where, key):
                     await asking
             placed = await placing
             assert (await ledger.by_key("key")).callback == placed
+            assert sum((await ledger.counts()).values()) == 1
 
 
 async def test_what_is_no_client_and_no_request_leaves_nothing_behind(where):
@@ -511,14 +600,15 @@ async def test_a_person_settles_a_doubt(where):
     assert found == [(rows[0].id, "a", "called", "A. Person")]
 
 
-async def test_the_id_that_a_person_gives_is_not_that_of_another_call(where):
+@pytest.mark.parametrize(("line", "which"), [(None, "key key 0"), (7, "line 7")])
+async def test_the_id_that_a_person_gives_is_not_that_of_another_call(where, line, which):
     callback = Callback(10, "config", 0, NOW)
     async with where.open() as ledger:
-        rows = [await ledger.put(NewRow(f"key {number}", REQUEST)) for number in range(2)]
+        rows = [await ledger.put(NewRow(f"key {number}", REQUEST, line)) for number in range(2)]
         await ledger.change_all([(row.id, intend("a", NOW)) for row in rows])
         await ledger.change_all([(rows[0].id, place("a", callback)), (rows[1].id, crash())])
     with where.read() as looking:
-        with pytest.raises(IllegalMove, match="that of key key 0"), looking.transaction():
+        with pytest.raises(IllegalMove, match=f"that of {which}"), looking.transaction():
             looking.resolve(rows[1], NOW, who="A. Person", was_called=True, callback=callback)
         assert looking.counts()[RowState.UNKNOWN] == 1
 

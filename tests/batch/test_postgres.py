@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import itertools
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,13 +19,16 @@ from tenios_async.batch import (
     LedgerRefused,
     NewRow,
     RowState,
+    controls,
     postgres_link,
     postgres_session,
 )
 from tenios_async.batch.postgres import PostgresLedger, _Batch
+from tenios_async.batch.postgres_link import Link
 from tenios_async.batch.postgres_session import PostgresSession, connecting
 from tenios_async.batch.postgres_tables import CHANGE
 from tenios_async.batch.postgres_url import PostgresURL, is_postgres_url, without_passwords
+from tenios_async.batch.row import Resolution
 from tenios_async.batch.standing import crash, intend, place
 from tenios_async.simulator import Fault, Manner, Service, SimulatorServer
 
@@ -38,6 +43,19 @@ def url(postgres_url):
     """A ledger that is made."""
     PostgresLedger.create(postgres_url)
     return postgres_url
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """How long was slept each time, and nobody sleeps."""
+    noted, sleep = [], asyncio.sleep
+
+    async def note(seconds):
+        noted.extend([seconds] if seconds else [])
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    return noted
 
 
 # --- the URL
@@ -72,6 +90,24 @@ def test_urls_that_are_none(text):
     with pytest.raises(ValueError, match=r"postgresql|schema") as caught:
         connecting(PostgresURL.parse(text))
     assert "s3" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("sign", "written"), [(" ", "%20"), ("#", "%23")])
+def test_a_url_that_is_none_says_how_a_sign_in_a_password_is_written(sign, written):
+    with pytest.raises(ValueError, match=f"in a password it is written {written}"):
+        PostgresURL.parse(f"postgresql://u:s3{sign}cret@h/db")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("postgresql://h/db?schema=may", "may"),
+        ("postgresql://h/my%20db", "my db"),
+        ("postgresql://h", "tenios"),
+    ],
+)
+def test_what_a_url_names_is_called_by_its_schema_or_else_by_its_database(text, name):
+    assert PostgresURL.parse(text).name == name
 
 
 def test_passwords_are_taken_out_of_what_others_quote():
@@ -111,6 +147,45 @@ def test_a_ledger_may_be_made_in_a_schema_that_is_there(postgres, postgres_url):
         assert session.last() == 0
 
 
+def test_what_stands_in_its_place_already_is_left_alone(postgres, postgres_url):
+    schema = PostgresURL.parse(postgres_url).schema
+    postgres.execute(f"CREATE SCHEMA {schema}")
+    postgres.execute(f"CREATE TABLE {schema}.facts ()")
+    with pytest.raises(LedgerRefused, match="such tables already; nothing was changed"):
+        PostgresLedger.create(postgres_url)
+    tables = f"SELECT tablename FROM pg_tables WHERE schemaname = '{schema}'"
+    assert postgres.execute(tables) == [("facts",)]
+
+
+def test_of_two_who_make_it_at_once_one_does(postgres, postgres_url):
+    url = PostgresURL.parse(postgres_url)
+    with ThreadPoolExecutor(1) as thread:
+
+        def others(_):
+            making = thread.submit(PostgresLedger.create, url)
+            while not postgres.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+                assert not making.done()
+            return making
+
+        made = []
+        PostgresSession.create(url, {"kind": "keyed"}, lambda session: made.append(others(session)))
+        with pytest.raises(LedgerRefused, match="such tables already"):
+            made[0].result()
+    with PostgresSession.read(url) as session:
+        assert session.facts == {"kind": "keyed"}
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (psycopg.OperationalError("no\n  route"), "cannot be written or read: no route. Nothing more was dialled"),
+        (psycopg.OperationalError(), "cannot be written or read: OperationalError."),
+    ],
+)
+def test_what_the_database_says_is_said_in_one_line(error, says):
+    assert f"here {says}" in str(postgres_session.failure("here", error))
+
+
 @pytest.mark.asyncio
 async def test_what_is_no_ledger_is_refused(postgres_url):
     with pytest.raises(LedgerRefused, match="no ledger"):
@@ -123,7 +198,7 @@ async def test_what_is_no_ledger_is_refused(postgres_url):
 async def test_another_version_is_refused(postgres, url):
     schema = PostgresURL.parse(url).schema
     postgres.execute(f"UPDATE {schema}.mark SET version = 2")
-    with pytest.raises(LedgerRefused, match="version 2"):
+    with pytest.raises(LedgerRefused, match="version 2, and this release writes 1"):
         await PostgresLedger(url).__aenter__()
     with pytest.raises(LedgerRefused, match="version 2"):
         PostgresSession.read(PostgresURL.parse(url)).__enter__()
@@ -227,6 +302,102 @@ async def test_after_a_failover_nothing_is_dialled_until_a_person_says_so(postgr
             await ledger.change(row.id, intend("a", NOW))
     with pytest.raises(LedgerRefused, match="accept-failover"):
         await PostgresLedger(url).__aenter__()
+    with PostgresSession.read(PostgresURL.parse(url)) as session:
+        assert [found.key for found in session.rows()] == ["key"]
+        with pytest.raises(LedgerRefused, match="accept-failover"):
+            session.transaction().__enter__()
+
+
+# --- as plain programs use it
+
+
+def test_it_is_called_by_its_schema_and_shown_without_its_password(url):
+    with PostgresSession.read(PostgresURL.parse(url.replace("tester@", "tester:s3cret@"))) as session:
+        assert (session.name, session.where) == (session._url.schema, str(PostgresURL.parse(url)))
+
+
+def test_a_ledger_for_single_calls_has_no_jobs(url):
+    with PostgresSession.read(PostgresURL.parse(url)) as session:
+        assert not session.has_jobs
+
+
+def test_what_holds_for_all_is_read_as_it_was_set(url):
+    with PostgresSession.write(PostgresURL.parse(url)) as session:
+        assert session.controls() == controls.Controls()
+        session.set(controls.at_rate(2), controls.paused(is_paused=True))
+        assert session.controls() == controls.Controls(rate=2, is_paused=True)
+
+
+def test_a_failover_that_is_accepted_is_one_no_more(postgres, url):
+    postgres.execute(f"UPDATE {PostgresURL.parse(url).schema}.mark SET timeline = '00000000'")
+    with PostgresSession.read(PostgresURL.parse(url)) as session:
+        session.set(controls.accepting(session.timeline))
+        with session.transaction():
+            session.put_all([NewRow("key", REQUEST)])
+
+
+@pytest.mark.asyncio
+async def test_whoever_is_to_be_called_or_followed_has_a_job(postgres, postgres_url):
+    url = PostgresURL.parse(postgres_url)
+    PostgresSession.create(url, {}, with_jobs=True)
+    with PostgresSession.write(url) as session:
+        with session.transaction():
+            session.put_all([NewRow(f"{number}", REQUEST) for number in range(2)])
+        async with PostgresLedger(url) as ledger:
+            await ledger.change_all([(row.id, move) for row in session.rows() for move in (intend("a", NOW), crash())])
+        postgres.execute(f"UPDATE {url.schema}.calls SET changed_at = changed_at - interval '1 minute'")
+        later = NOW + timedelta(minutes=1)
+        first, second = session.rows()
+        with session.transaction():
+            session.resolve(first, later, who="me", was_called=False)
+            session.resolve(second, later, who="me", was_called=True, callback=CALLBACK)
+        assert [row.standing.state for row in session.rows()] == [RowState.QUEUED, RowState.PLACED]
+        ((shard,),) = session.query("SELECT shard FROM calls WHERE id = ?", (second.id,))
+        jobs = list(session.query("SELECT task_name, args FROM procrastinate_jobs ORDER BY id"))
+    assert jobs == [
+        ("tenios.place", {"row": first.id}),
+        ("tenios.place", {"row": second.id}),
+        ("tenios.place", {"row": first.id}),
+        ("tenios.watch", {"shard": shard}),
+    ]
+
+
+@pytest.mark.asyncio
+async def test_of_what_was_said_of_a_call_the_last_counts(postgres, url):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        with PostgresSession.read(ledger.url) as session:
+            for minutes, who, was_called in ((1, "me", False), (2, "you", True)):
+                await ledger.change_all([(row.id, intend(who, NOW)), (row.id, crash())])
+                postgres.execute(f"UPDATE {ledger.url.schema}.calls SET changed_at = changed_at - interval '1 minute'")
+                with session.transaction():
+                    session.resolve(row, NOW + timedelta(minutes=minutes), who=who, was_called=was_called)
+            assert session.resolutions() == {row.id: Resolution("called", "you", NOW + timedelta(minutes=2))}
+
+
+@pytest.mark.asyncio
+async def test_whoever_stops_in_the_middle_of_a_word_about_a_call_keeps_it_from_nobody_for_long(url):
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        await ledger.change_all([(row.id, intend("a", NOW)), (row.id, crash())])
+    with PostgresSession.read(PostgresURL.parse(url)) as session, session.transaction():
+        session.resolve(row, NOW, who="me", was_called=True)
+        assert list(session.query("SHOW idle_in_transaction_session_timeout")) == [("10s",)]
+
+
+@pytest.mark.asyncio
+async def test_of_those_who_opted_out_whoever_was_called_stays(url):
+    async with PostgresLedger(url) as ledger:
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(4)]
+        await ledger.change(rows[0].id, intend("a", NOW))
+        with PostgresSession.write(ledger.url) as session:
+            for count in (2, 0):
+                with session.transaction():
+                    assert session.exclude(["0", "1", "2", "7"], "opted out", NOW) == count
+            assert [row.standing.state for row in session.rows()] == [
+                RowState.SENDING, RowState.REFUSED, RowState.REFUSED, RowState.QUEUED,
+            ]  # fmt: skip
+            assert next(session.rows(RowState.REFUSED)).standing.reason == "opted out"
 
 
 # --- one program
@@ -253,6 +424,7 @@ async def test_a_further_connection_that_is_closed_asks_nothing_more(url):
         await asyncio.sleep(0)  # it is asked for
         await link.close()
         assert await asking == [(1,)]
+        assert not link._tasks
         with pytest.raises(LedgerFailed, match="closed"):
             await link.ask("SELECT 1")
 
@@ -265,6 +437,30 @@ async def test_what_the_database_cannot_do_is_a_failure_at_once(url):
             await link.ask("SELECT 1 FROM nonsense")
         assert await link.ask("SELECT 1") == [(1,)]
         await link.close()
+
+
+@pytest.mark.asyncio
+async def test_a_connection_on_which_something_was_broken_off_is_not_used_again(url):
+    link = Link(PostgresURL.parse(url), patience=0)
+    (before,) = await link.ask("SELECT pg_backend_pid()")
+    with pytest.raises(LedgerFailed, match="cancel"):
+        await link.ask("SELECT pg_cancel_backend(pg_backend_pid())")
+    (after,) = await link.ask("SELECT pg_backend_pid()")
+    assert before != after
+    await link.close()
+
+
+@pytest.mark.asyncio
+async def test_whoever_leaves_or_is_refused_leaves_no_connection_behind(postgres, url, postgres_url):
+    async with PostgresLedger(url) as ledger:
+        await ledger.queued(1)
+    with pytest.raises(LedgerRefused) as caught:
+        await PostgresLedger(postgres_url + "_other").__aenter__()
+    others = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    async with asyncio.timeout(30):
+        while postgres.execute(others):  # noqa: ASYNC110  # it has no event
+            await asyncio.sleep(0.01)
+    assert "no ledger" in str(caught.value)  # what it holds is held until here
 
 
 @pytest.mark.asyncio
@@ -302,6 +498,45 @@ async def test_a_row_that_is_not_there_is_not_changed(url):
     async with PostgresLedger(url) as ledger:
         with pytest.raises(LedgerRefused, match="no row 7"):
             await ledger.change(7, intend("a", NOW))
+
+
+@pytest.mark.asyncio
+async def test_rows_are_loaded_by_their_numbers_for_many_who_ask_at_once(url):
+    async with PostgresLedger(url) as ledger:
+        first, second = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(2)]
+        loads = [ledger.load([second.id, 7, first.id]), ledger.load([]), ledger.load([first.id])]
+        assert await asyncio.gather(*loads) == [[second, None, first], [], [first]]
+
+
+@pytest.mark.asyncio
+async def test_changes_that_are_asked_for_at_once_share_a_commit(url):
+    async with PostgresLedger(url) as ledger:
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(20)]
+        await asyncio.gather(*(ledger.change(row.id, intend("a", NOW)) for row in rows))
+        assert await ledger._ask("SELECT count(DISTINCT xmin::text) FROM calls") == [(1,)]
+
+
+@pytest.mark.asyncio
+async def test_a_commit_is_of_no_more_changes_than_one_piece_holds(url, monkeypatch):
+    monkeypatch.setattr(postgres_link, "LARGEST", 5)
+    async with PostgresLedger(url) as ledger:
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(13)]
+        changes = iter([(row.id, intend("a", NOW)) for row in rows])
+        asked = [ledger.change_all(list(itertools.islice(changes, count))) for count in (1, 3, 2, 2, 4, 1)]
+        assert [len(results) for results in await asyncio.gather(*asked)] == [1, 3, 2, 2, 4, 1]
+        commits = "SELECT count(*)::int FROM calls GROUP BY xmin::text ORDER BY min(id)"
+        assert await ledger._ask(commits) == [(4,), (4,), (5,)]
+
+
+@pytest.mark.asyncio
+async def test_what_is_remembered_of_a_row_is_not_asked_for_again(url, monkeypatch):
+    async with PostgresLedger(url) as ledger:
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(2)]
+        await ledger.load([row.id for row in rows])
+        monkeypatch.delattr(_Batch, "_look")
+        for row in rows:
+            await ledger.change(row.id, intend("a", NOW))
+            assert (await ledger.change(row.id, place("a", CALLBACK))).callback_id == 10
 
 
 @pytest.mark.asyncio
@@ -420,6 +655,19 @@ async def test_whoever_asks_while_another_program_places_it_waits_for_what_becom
 
 
 @pytest.mark.asyncio
+async def test_whoever_waits_for_another_program_asks_ever_more_seldom(url, pauses):
+    async with PostgresLedger(url) as first, PostgresLedger(url) as second:
+        row = await first.put(NewRow("key", REQUEST))
+        await first.change(row.id, intend("a", NOW))
+        asking = asyncio.ensure_future(second.place_once(TeniosClient("key"), REQUEST, key="key"))
+        while len(pauses) < 6:
+            await first.by_key("key")
+        await first.change(row.id, place("a", CALLBACK))
+        assert await asking == CALLBACK
+    assert pauses[:6] == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
+
+
+@pytest.mark.asyncio
 async def test_closing_waits_for_no_call_of_another_program(url):
     async with PostgresLedger(url) as first:
         row = await first.put(NewRow("key", REQUEST))
@@ -458,6 +706,18 @@ async def test_whoever_asks_for_a_call_of_a_program_that_died_learns_that_it_is_
 # --- a database that goes away
 
 
+@pytest.mark.asyncio
+async def test_a_database_that_is_away_is_asked_ever_more_seldom(pauses):
+    link = Link(PostgresURL.parse("postgresql://u@127.0.0.1:1/db"), patience=60)
+    asking = asyncio.ensure_future(link.ask("SELECT 1"))
+    while len(pauses) < 7:  # noqa: ASYNC110  # it has no event
+        await asyncio.sleep(0)
+    await link.close()
+    with pytest.raises(LedgerFailed, match="refused"):
+        await asking
+    assert pauses[:7] == [0.05, 0.1, 0.2, 0.4, 0.8, 1, 1]
+
+
 @pytest.mark.parametrize("when", ["before it was written", "before its acknowledgement"])
 @pytest.mark.asyncio
 async def test_a_connection_that_is_lost_while_a_change_is_written(url, monkeypatch, when):
@@ -476,8 +736,9 @@ async def test_a_connection_that_is_lost_while_a_change_is_written(url, monkeypa
     async with PostgresLedger(url, patience=10) as ledger:
         rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(3)]
         monkeypatch.setattr(_Batch, "_write", losing)
-        results = await ledger.change_all([(row.id, intend("mine", NOW)) for row in rows])
-        assert [result.attempt for result in results] == ["mine"] * 3
+        changes = [(row.id, intend("mine", NOW)) for row in rows] + [(rows[1].id, place("mine", CALLBACK))]
+        results = await ledger.change_all(changes)
+        assert [result.state for result in results] == [RowState.SENDING] * 3 + [RowState.PLACED]
         assert (await ledger.change(rows[0].id, place("mine", CALLBACK))).state is RowState.PLACED
     with PostgresSession.read(PostgresURL.parse(url)) as session:
         assert list(session.query("SELECT changes FROM calls ORDER BY id")) == [(2,), (1,), (1,)]

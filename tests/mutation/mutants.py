@@ -8,6 +8,7 @@ tests. Whatever the tests do not notice must stand in survivors.toml with the re
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import math
@@ -15,6 +16,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SURVIVORS = Path(__file__).with_name("survivors.toml")
 PLUGINS = ("pytest_timeout", "pytest_asyncio.plugin", "anyio.pytest_plugin", "_hypothesis_pytestplugin")
-WARM = (*PLUGINS, "httpx", "httptools", "h11", "trio", "trio.testing", "looptime", "sqlite3", "asyncio", "zoneinfo")
+WARM = (*PLUGINS, "httpx", "httptools", "h11", "trio", "trio.testing", "looptime", "sqlite3", "zoneinfo", "psycopg")
 LEDGER = (
     "tests/batch/test_beside.py tests/batch/test_ledger.py tests/batch/test_contract.py tests/batch/test_campaign.py"
     " -k 'not postgres'"
@@ -52,6 +54,10 @@ LEDGER = (
 SOON = "--timeout=10 --timeout-method=thread"
 """Where a fault may make a test wait for ever."""
 CONTRACT = f"tests/batch/test_contract.py tests/batch/test_ledger.py -k 'not postgres' {SOON}"
+POSTGRES = (
+    "tests/batch/test_contract.py tests/batch/test_postgres.py -k 'not sqlite and not several_processes'"
+    " --timeout=20 --timeout-method=thread"  # which ends whoever waits for what a fault keeps from coming
+)
 JUDGES = {
     "_errors": "tests/pure/test_errors.py tests/pure/test_models.py",
     "_models": "tests/pure/test_models.py",
@@ -81,6 +87,9 @@ JUDGES = {
     "batch/errors": LEDGER,
     "batch/tables": LEDGER,
     "batch/ledger_file": LEDGER,
+    "batch/postgres_url": "tests/batch/test_postgres.py -k 'url or password'",
+    "batch/postgres": POSTGRES,
+    "batch/postgres_tables": POSTGRES,
 }
 """Which tests have to notice a fault in which room."""
 FAULTS = re.compile(
@@ -171,7 +180,7 @@ def changed(before: str, after: str) -> tuple[str, str]:
 def mutants(room: str) -> Iterator[Mutant]:
     """Every fault of every kind, each once."""
     source = path_of(room).read_text(encoding="utf-8")
-    operators: dict[str, Operator] = {"LeaveOut": LeaveOut(), "ExceptionReplacer": CatchAnother()}
+    operators: dict[str, Operator] = {"LeaveOut": LeaveOut(), "CatchAnother": CatchAnother()}
     operators |= {name: get_operator(name)() for name in operator_names() if FAULTS.fullmatch(name)}
     for name, operator in operators.items():
         places = [node for node in ast_nodes(get_ast(source)) for _ in operator.mutation_positions(node)]
@@ -221,14 +230,27 @@ def judge(room: str, source: str, timeout: float, work: int = 600, *, aloud: boo
             sys.stdout.flush()
             os._exit(code)
     ends = time.monotonic() + timeout
-    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0):
-        if time.monotonic() > ends:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return "timed out"
-        time.sleep(0.01)
+    try:
+        while (done := os.waitpid(child, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > ends:
+                os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return "timed out"
+            time.sleep(0.01)
+    finally:
+        end_servers_of(child)
     ended = os.waitstatus_to_exitcode(done[1])
     return "passed" if ended == 0 else "timed out" if ended == -signal.SIGXCPU else "killed"
+
+
+def end_servers_of(group: int) -> None:
+    """Ends the PostgreSQL that a process group which was killed has left behind: it is in none of ours."""
+    from tests.batch.server import PLACE, Server, binaries
+
+    for folder in PLACE.glob(f"pg-{group}-*"):
+        with contextlib.suppress(AssertionError):  # where it does not run
+            Server(folder, binaries()).stop("immediate")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _worked() -> float:
@@ -271,8 +293,9 @@ def main() -> int:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ["TENIOS_TESTS_NEED_POSTGRESQL"] = "1"  # tests that are skipped notice nothing
     if (memory := Path("/dev/shm")).is_dir():
-        os.environ["TMPDIR"] = str(memory)  # where nobody waits for a disk
+        os.environ["TMPDIR"] = os.environ["TENIOS_TESTS_POSTGRESQL_IN"] = str(memory)  # where nobody waits for a disk
     hypothesis.settings.register_profile("mutation", derandomize=True, database=None, deadline=None)
     for module in WARM:
         importlib.import_module(module)
