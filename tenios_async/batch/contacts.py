@@ -37,6 +37,7 @@ _ALIASES = frozenset(
     {"number", "phone", "phone_number", "phonenumber", "mobile", "telefon", "telefonnummer", "rufnummer", "tel"}
 )
 _DELIMITERS = ",;\t|"
+_LIKE_A_NUMBER = re.compile(r"\d[\d ()/.-]{4,}\d")
 
 
 class SourceError(ValueError):
@@ -268,14 +269,17 @@ def _mapping(fields: Iterable[str], columns: Mapping[str, str]) -> dict[str, str
 
 
 def _mapping_of_header(path: Path, header: list[str], columns: Mapping[str, str]) -> dict[str, str]:
-    if missing := [column for column in columns.values() if column not in header]:
+    mapping = _mapping(header, columns)
+    missing = [column for column in columns.values() if column not in header]
+    if not missing and mapping["callback_number"] in header:
+        return mapping
+    if any(_LIKE_A_NUMBER.search(name) for name in header):  # which an error must not show
+        raise SourceError(path, 1, "a number stands where the names of the columns should: the file needs a header")
+    if missing:
         there = ", ".join(name for name in header if not name.startswith(OURS))
         raise SourceError(path, 1, f"there is no column {missing[0]!r}; there are {there}")
-    mapping = _mapping(header, columns)
-    if mapping["callback_number"] not in header:
-        say = "say which it is: --column callback_number=NAME"
-        raise SourceError(path, 1, f"no column is called callback_number; {say}")
-    return mapping
+    say = "say which it is: --column callback_number=NAME"
+    raise SourceError(path, 1, f"no column is called callback_number; {say}")
 
 
 def _request(

@@ -81,6 +81,7 @@ def test_columns_by_name(read):
         ("\ufeffcallback_number\n".encode("utf-16-le"), None, 1, "UTF-16"), (b"callback_number\n\xff\n", None, 2, "UTF-8"),
         (f'callback_number,x\n{N1},ok\n{N1},"never closed\n{N1},y\n', None, 3, "never closed"), ("callback_number\n\0\n", None, 2, "NUL"),
         (b"callback_number\n" + b"x" * 1_100_000, None, 2, "longer than"),
+        (f"{N1};Eva\n{N2};Bob\n", None, 1, "needs a header"), ("030 12 34-56,Eva\n", {"delay": "Wartezeit"}, 1, "needs a header"),
     ],
 )  # fmt: skip
 def test_what_ends_the_reading(read, content, columns, line, says):
@@ -88,6 +89,7 @@ def test_what_ends_the_reading(read, content, columns, line, says):
         read(content, columns=columns)
     assert caught.value.line == line
     assert f"line {line}" in str(caught.value)
+    assert not {N1, N2, "030"} & set(re.split("[ ,]", str(caught.value)))
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
