@@ -152,26 +152,14 @@ class HttpxExchange:
     Args:
         http_client: the client.
         base_url: without a slash at its end.
-        places: requests that may be under way at once; None is as many as its pool has connections for.
     """
 
-    def __init__(self, http_client: HttpClient, base_url: str, places: int | None = None) -> None:
+    def __init__(self, http_client: HttpClient, base_url: str) -> None:
         self._package: Any = package_of(http_client)
         self.name: str = self._package.__name__
         self._client = cast("httpx.AsyncClient", http_client)
         self._base_url = base_url
         self._under_way: set[anyio.CancelScope] = set()
-        self._limiter = anyio.Semaphore(self._count_places() if places is None else places, fast_acquire=True)
-
-    def _count_places(self) -> int:
-        """As many as get a connection without waiting for one.
-
-        httpcore loses the connection that it gives to a waiting request in the moment in which that is cancelled, and
-        after as many as it may have it serves nobody. So ours wait here. https://github.com/encode/httpcore/issues/1093
-        """
-        _, pool = _transport_and_pool(self._package, self._client, self._base_url)
-        places, are_shared = getattr(pool, "_max_connections", None), getattr(pool, "_http2", False)
-        return places if isinstance(places, int) and not are_shared else sys.maxsize
 
     async def aclose(self) -> None:
         """Gives up what is under way. The client stays the caller's."""
@@ -191,12 +179,10 @@ class HttpxExchange:
     async def _take(self, *, is_new: bool) -> httpx.AsyncClient:
         """A client to send with; `is_new` asks for one that opens a new connection."""
         del is_new
-        await self._limiter.acquire()
         return self._client
 
     def _give_back(self, client: httpx.AsyncClient, *, is_new: bool) -> None:
-        del client, is_new
-        self._limiter.release()
+        pass
 
     async def _post(self, path: str, sending: _Sending, deadline: float, *, is_new: bool) -> Reply:
         failure: Exception
@@ -216,6 +202,7 @@ class HttpxExchange:
             raise error.with_traceback(None)  # noqa: B904
         finally:
             self._under_way.discard(scope)
+            sending.is_over = True
         if sending.objection is not None:
             raise sending.objection.with_traceback(sending.objection_traceback)
         timed_out = isinstance(failure, (TimeoutError, self._package.TimeoutException))
@@ -229,33 +216,23 @@ class HttpxExchange:
         ) from without_frames(failure, sending.redact)
 
     async def _take_turn(self, path: str, sending: _Sending, scope: anyio.CancelScope, *, is_new: bool) -> Reply | None:
-        """Sends when there is a client for it, and leaves that as it was; None where the scope has ended it."""
+        """Sends when there is a client for it, and leaves nothing there; None where the scope has ended it."""
         with scope:
             client = await self._take(is_new=is_new)
             sending.has_turn = True
+            reply = None
             try:
-                return await self._send(client, path, sending, scope.deadline)
+                reply = await self._send(client, path, sending, scope.deadline)
             finally:
                 try:
-                    await self._leave_nothing(client, path, sending)
+                    if reply is None:
+                        with anyio.CancelScope(shield=True):
+                            await sending.leave_handshake()
+                            await _reclaim(_transport_and_pool(self._package, client, self._base_url + path)[1])
                 finally:
                     self._give_back(client, is_new=is_new)
+            return reply
         return None
-
-    async def _leave_nothing(self, client: httpx.AsyncClient, path: str, sending: _Sending) -> None:
-        """Closes a connection that httpcore would keep for ever: one given up between its start and its first request.
-
-        In the TLS handshake it forgets it. After that it keeps its place in the pool, being neither idle nor closed;
-        another request that is at the same point finds its own closed too, and opens a new one.
-        """
-        if sending.is_in_handshake:
-            await sending.leave_handshake()
-        elif sending.is_only_connected:
-            _, pool = _transport_and_pool(self._package, client, self._base_url + path)
-            with anyio.CancelScope(shield=True):
-                for connection in getattr(pool, "connections", ()):
-                    if "NEW, Request Count: 0" in connection.info():
-                        await connection.aclose()
 
     async def _send(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> Reply:
         request = self._make_request(client, path, sending, deadline)
@@ -307,7 +284,8 @@ class OwnHttpxExchange(HttpxExchange):
 
         self._placing = _Clients(lambda: make(0))
         self._polling = _Clients(lambda: make(1))
-        super().__init__(self._polling.first, base_url, max_connections)
+        self._limiter = anyio.Semaphore(max_connections, fast_acquire=True)
+        super().__init__(self._polling.first, base_url)
         host = httpx.URL(base_url).netloc.decode("ascii")
         self._headers = [("Host", host), ("User-Agent", user_agent), *_HEADERS.items()]
         self._urls: dict[str, httpx.URL] = {}
@@ -318,12 +296,16 @@ class OwnHttpxExchange(HttpxExchange):
             await client.aclose()
 
     async def _take(self, *, is_new: bool) -> httpx.AsyncClient:
-        await super()._take(is_new=is_new)
-        return (self._placing if is_new else self._polling).take()
+        await self._limiter.acquire()
+        try:
+            return (self._placing if is_new else self._polling).take()
+        except BaseException:  # what the environment says of proxies may have changed
+            self._limiter.release()
+            raise
 
     def _give_back(self, client: httpx.AsyncClient, *, is_new: bool) -> None:
         (self._placing if is_new else self._polling).give_back(client)
-        super()._give_back(client, is_new=is_new)
+        self._limiter.release()
 
     def _make_request(self, client: httpx.AsyncClient, path: str, sending: _Sending, deadline: float) -> httpx.Request:
         """As it is: our own clients have nothing to add, and the deadline is the scope's around all this."""
@@ -353,18 +335,48 @@ async def _apart(exchange: Coroutine[Any, Any, Reply | None], scope: anyio.Cance
         return await exchange
     import asyncio  # noqa: PLC0415  # which runs it
 
-    task = asyncio.ensure_future(exchange)
+    async def run() -> tuple[Reply | None, BaseException | None]:
+        try:
+            return await exchange, None
+        except GeneratorExit:  # the loop is gone
+            raise
+        except BaseException as error:  # asyncio would end the loop by some, past whoever waits
+            return None, error
+
+    task = asyncio.ensure_future(run())
     try:
         await asyncio.wait([task])
-    except asyncio.CancelledError:
+    except GeneratorExit:
+        raise
+    except BaseException:  # a cancellation; or what a signal's handler raises
         scope.cancel()
         while not task.done():
             with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):  # a further one waits as well
                 await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # for which nobody asks any more
         raise
-    return task.result()
+    reply, error = task.result()
+    if error is not None:
+        raise error
+    return reply
+
+
+async def _reclaim(pool: Any) -> None:
+    """Closes connections that httpcore would keep for ever: no request has them, and they are neither idle nor closed.
+
+    Where a request is cancelled before it begins on its connection, and in a proxy's handshake, it leaves such a one,
+    and after as many as the pool may have it serves nobody. https://github.com/encode/httpcore/issues/1093
+    """
+    try:
+        taken = {id(request.connection) for request in pool._requests}  # noqa: SLF001  # there is no public way
+        connections = pool._connections  # noqa: SLF001
+        lost = [each for each in connections if not (id(each) in taken or each.is_idle() or each.is_closed())]
+        for connection in lost:
+            connections.remove(connection)
+        lost += pool._assign_requests_to_connections() if lost else []  # noqa: SLF001  # to whoever waits for one
+    except AttributeError:  # not httpcore's, or another version of it
+        return
+    for connection in lost:
+        await connection.aclose()
 
 
 class _Clients:
@@ -395,6 +407,7 @@ _HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",
 }
+_STEPS_OF_CONNECTING = ("connect_tcp", "connect_unix_socket", "setup_socks5_connection", "start_tls")
 _NO_TIMEOUT = {"connect": None, "read": None, "write": None, "pool": None}
 
 
@@ -418,7 +431,7 @@ async def _read(response: httpx.Response, headers: Mapping[str, str]) -> bytes:
 
 
 class _SecondSend(Exception):
-    """Something below (an auth flow, a retrying transport) tried to send again what makes a phone ring."""
+    """Something below tried to send again what makes a phone ring, or anything after its end was told."""
 
     def __init__(self) -> None:
         super().__init__("a second attempt to send the same call was refused")
@@ -435,7 +448,7 @@ class _Sending:
         self._stream: Any = None
         self._handshaking: Any = None
         self.length = len(body.encode())
-        self.has_turn = False
+        self.has_turn = self.is_over = False
         self.objection: Exception | None = None
         self.objection_traceback: TracebackType | None = None
 
@@ -459,24 +472,15 @@ class _Sending:
         if (what, moment) == ("send_request_headers", "started") and _method(info) == b"POST":
             self._headers_started += 1
             await self._depart(times=self._headers_started)
-        elif (what, moment) == ("start_tls", "started"):
+        elif moment == "started" and what in ("start_tls", "setup_socks5_connection"):
             self._handshaking = self._stream
-        elif moment == "complete" and what in ("connect_tcp", "connect_unix_socket", "start_tls"):
+        elif moment == "complete" and what in _STEPS_OF_CONNECTING:
             self._connected = True
-            self._stream, self._handshaking = info.get("return_value"), None
-
-    @property
-    def is_only_connected(self) -> bool:
-        """Whether there was a connection for it, and nothing was written there."""
-        return self._connected and not self._headers_started
-
-    @property
-    def is_in_handshake(self) -> bool:
-        return self._handshaking is not None
+            self._stream, self._handshaking = info.get("return_value") or self._stream, None
 
     async def leave_handshake(self) -> None:
-        """Closes a connection given up in its TLS handshake, which httpcore leaves open when it is cancelled there."""
-        with anyio.CancelScope(shield=True):
+        """Closes a connection given up in its TLS or SOCKS handshake, which httpcore leaves open then."""
+        if self._handshaking is not None:
             await self._handshaking.aclose()
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -490,7 +494,7 @@ class _Sending:
         return self._body.encode()
 
     async def _depart(self, *, times: int) -> None:
-        if times > 1 and self._body.dials:
+        if self.is_over or (times > 1 and self._body.dials):
             raise _SecondSend
         try:
             if self._before_send is not None:

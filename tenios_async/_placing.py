@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from tenios_async._errors import ApiError, CallbackOutcomeUnknown, ClientMisuse, ConnectionFailed, TeniosError
-from tenios_async._exchange import ExchangeFailed, Progress
+from tenios_async._exchange import ExchangeFailed, Progress, without_frames
 from tenios_async._models import AttemptOutcome, Callback, refuse_awaitable
 from tenios_async._wire import INIT_PATH, init_body, parse_init
 
@@ -73,6 +73,7 @@ class Placing:
         self._scope = anyio.CancelScope(shield=True)
         self._over = anyio.Event()
         self._error: BaseException | None = None
+        self._objection: Exception | None = None
 
     async def run(self) -> Callback:
         """Places the call; the attempt is settled on every way out."""
@@ -122,7 +123,8 @@ class Placing:
                     callback = await self._place()
                     self._attempt.settle(AttemptOutcome.PLACED, callback=callback)
                 except Exception as error:  # before_send may raise anything
-                    self._fail(error)
+                    is_told = isinstance(error, TeniosError) or error is self._objection
+                    self._fail(error if is_told or not self._departed else self._unexpected(error))
                 except BaseException as error:
                     if self._departed or self._stopping or self._scope.cancel_called:
                         raise
@@ -145,6 +147,12 @@ class Placing:
         self._error = error
         is_reason = not (self._is_cancelled and isinstance(error, ClientMisuse))
         self._attempt.settle(outcome, error=error if is_reason else None)
+
+    def _unexpected(self, error: Exception) -> CallbackOutcomeUnknown:
+        """What nobody foresaw proves nothing of a call that may have left."""
+        doubt = CallbackOutcomeUnknown(f"an unexpected {type(error).__name__} came while it was placed")
+        doubt.__cause__ = without_frames(error, self._body.redact)
+        return doubt
 
     async def _place(self) -> Callback:
         await self._take_permit()
@@ -188,6 +196,14 @@ class Placing:
         return CallbackOutcomeUnknown(str(failure))
 
     async def _before_send(self) -> None:
+        try:
+            await self._last_words()
+        except Exception as objection:
+            self._objection = objection
+            raise
+        self._departed = True
+
+    async def _last_words(self) -> None:
         if self._attempt.before_send is not None and not self._asked:
             self._asks_in = anyio.get_current_task().id
             answer = self._attempt.before_send()
@@ -201,4 +217,3 @@ class Placing:
         if self._attempt.at_send is not None:
             complaint = "at_send must be a plain function: what it gave would never be awaited; no phone rang"
             refuse_awaitable(self._attempt.at_send(), complaint)
-        self._departed = True

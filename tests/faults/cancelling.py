@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -16,81 +15,19 @@ from tenios_async.batch import RowState
 from ..batch.memory import MemoryLedger
 from ..sockets.certificates import certificates
 from ..sockets.misbehaving import Server, over_tls
-from ..sockets.stepping import every_k
+from ..sockets.stepping import Steps, counting, every_k
 from .cutting import answering
 from .experiment import Tally, experiment
 from .rooms import CONFIG, ROOMS, client, numbers, own_id, place
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     Work = Callable[[], Awaitable[object]]
 
 GRACE = 5.0
 """Seconds for the id of a call that has left: enough for any server on this machine, so that none is in doubt."""
-
-
-class Steps:
-    """Counts how often any task is suspended, and acts at the k-th time."""
-
-    def __init__(self, k: int) -> None:
-        self.left = k
-        self.reached = False
-        self.act: Callable[[], object] | None = None
-
-    def count(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.reached = True
-            self.act()
-
-    def after_task_step(self, task: object) -> None:
-        """As an instrument of trio's."""
-        del task
-        self.count()
-
-
-class Counted:
-    """Awaits a coroutine, and counts each suspension."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], steps: Steps) -> None:
-        self._coroutine = coroutine
-        self._steps = steps
-
-    def __await__(self):
-        step, value = self._coroutine.send, None
-        while True:
-            try:
-                waits_for = step(value)
-            except StopIteration as result:
-                return result.value
-            self._steps.count()
-            try:
-                step, value = self._coroutine.send, (yield waits_for)
-            except BaseException as error:
-                step, value = self._coroutine.throw, error
-
-
-@contextlib.contextmanager
-def counting(steps: Steps):
-    """Every task that is made or stepped from here on is counted."""
-    if trio.lowlevel.in_trio_run():
-        trio.lowlevel.add_instrument(steps)
-        yield
-        trio.lowlevel.remove_instrument(steps)
-        return
-
-    def factory(loop, coroutine, **options):
-        async def run():
-            return await Counted(coroutine, steps)
-
-        return asyncio.Task(run(), loop=loop, **options)
-
-    loop = asyncio.get_running_loop()
-    loop.set_task_factory(factory)
-    yield
-    loop.set_task_factory(None)
 
 
 async def natively(work: Work, steps: Steps) -> None:

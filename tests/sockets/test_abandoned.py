@@ -12,12 +12,21 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from tenios_async import AttemptOutcome, CallbackAttempt, ClientMisuse, Polling, Rate, TeniosClient
+from tenios_async import (
+    AttemptOutcome,
+    CallbackAttempt,
+    CallbackOutcomeUnknown,
+    ClientMisuse,
+    ConnectionFailed,
+    Polling,
+    Rate,
+    TeniosClient,
+)
 
 from .conftest import KEY
-from .misbehaving import Server, hold, reply, silent
+from .misbehaving import Server, hold, over_tls, reply, silent, tunnel
 from .placing import CONFIG, NUMBER
-from .stepping import AtAwait, every_k
+from .stepping import AtAwait, Counted, Steps, counting, every_k
 
 QUICK = Polling.fixed(0.001)
 
@@ -54,16 +63,26 @@ def stepping(package, k, act):
 @pytest.mark.anyio
 async def test_a_watch_is_cancelled(client):
     for k in every_k():
-        seen = []
+        seen, steps = [], Steps(k)
         async with Server(call) as server, client(server.url) as tenios:
-            with anyio.CancelScope() as scope:
-                step = AtAwait(follow(tenios, seen), k, scope.cancel)
-                await step
+            with anyio.CancelScope() as scope, counting(steps):
+                steps.act = scope.cancel
+                await Counted(follow(tenios, seen), steps)
             await anyio.lowlevel.checkpoint()
-        if not step.reached:
+        if not steps.reached:
             break
     assert seen[-1] == "DISCONNECTED"
     assert k > 3
+
+
+async def give_up(work, k):
+    """Cancels it natively at the k-th await of it and of the tasks that it makes; whether it got there."""
+    steps = Steps(k)
+    with counting(steps):
+        task = asyncio.create_task(work)
+        steps.act = task.cancel
+        await asyncio.wait([task])
+    return steps.reached
 
 
 @pytest.mark.asyncio
@@ -72,16 +91,9 @@ async def test_a_watch_is_cancelled_natively(client):
         seen = []
         before = asyncio.all_tasks()
         async with Server(call) as server, client(server.url) as tenios:
-            step = AtAwait(follow(tenios, seen), k, lambda: task.cancel())  # noqa: B023, PLW0108
-
-            async def run(step=step):
-                await step
-
-            task = asyncio.create_task(run())
-            await asyncio.gather(task, return_exceptions=True)
-            assert task.cancelled() is step.reached
+            reached = await give_up(follow(tenios, seen), k)
             assert asyncio.all_tasks() == before
-        if not step.reached:
+        if not reached:
             break
     assert seen[-1] == "DISCONNECTED"
 
@@ -94,9 +106,10 @@ async def test_a_cancelled_step_is_repeated_and_nothing_is_lost(client):
         async with Server(call, answering_last) as server, client(server.url) as tenios:
             watch = tenios.watch_callback(10, polling=QUICK)
             while not seen or not seen[-1].is_terminal:
-                with anyio.CancelScope() as scope:
-                    step = AtAwait(watch.__anext__(), k, scope.cancel)
-                    seen.append(await step)
+                steps = Steps(k)
+                with anyio.CancelScope() as scope, counting(steps):
+                    steps.act = scope.cancel
+                    seen.append(await Counted(watch.__anext__(), steps))
                 cuts += scope.cancelled_caught
                 if cuts > 30:
                     break
@@ -135,7 +148,7 @@ async def test_a_call_being_placed_is_cancelled(package):
 
 
 @pytest.mark.asyncio
-async def test_a_poll_cancelled_natively_keeps_no_place_in_a_callers_pool_and_disturbs_nobody_there(package):
+async def test_a_poll_given_up_keeps_no_place_in_a_callers_pool_and_disturbs_nobody_there(package):
     """At each await, while one of two connections is in use."""
     for k in every_k():
         async with (
@@ -146,17 +159,28 @@ async def test_a_poll_cancelled_natively_keeps_no_place_in_a_callers_pool_and_di
         ):
             other = group.create_task(tenios.callback_status(1))
             await server.until_request()
-            step = AtAwait(tenios.callback_status(2), k, lambda: task.cancel())  # noqa: B023, PLW0108
-
-            async def run(step=step):
-                await step
-
-            task = asyncio.create_task(run())
-            await asyncio.wait([task])
+            reached = await give_up(tenios.callback_status(2), k)
             assert await tenios.callback_status(3) == "DISCONNECTED"
             server.release()
             assert await other == "DISCONNECTED"
-        if not step.reached:
+        if not reached:
+            break
+
+
+@pytest.mark.asyncio
+async def test_a_poll_given_up_keeps_no_place_in_a_callers_pool_behind_a_proxy(package, certificates):
+    """At each await: in the tunnel, in its TLS handshake, and with what goes through."""
+    for k in every_k():
+        async with (
+            Server(tunnel(over_tls(certificates.good, answering_last))) as proxy,
+            package.AsyncClient(
+                proxy=proxy.url, verify=certificates.trusting, limits=package.Limits(max_connections=1)
+            ) as http,
+            TeniosClient(KEY, base_url="https://api.tenios.invalid", http_client=http) as tenios,
+        ):
+            reached = await give_up(tenios.callback_status(1), k)
+            assert await tenios.callback_status(2) == "DISCONNECTED"
+        if not reached:
             break
 
 
@@ -213,3 +237,64 @@ def test_the_loop_ends():
             runner.run(server.__aexit__())
         if not reached:
             break
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("where", ["ensure_future", "wait"])
+async def test_nothing_leaves_once_it_was_told_that_nothing_was_sent(monkeypatch, package, where):
+    """Though what a signal's handler raises has met whoever waits for it, in the step in which it was begun."""
+    attempt = CallbackAttempt()
+    alarms = [RuntimeError("the alarm")]
+    does = getattr(asyncio, where)
+
+    def interrupted(*args):
+        doing = does(*args)
+        if not alarms:
+            return doing
+        if where == "wait":
+            doing.close()
+        raise alarms.pop()
+
+    async with Server(call) as server, package.AsyncClient() as http:
+        async with TeniosClient(KEY, base_url=server.url, http_client=http) as tenios:
+            before = asyncio.all_tasks()
+            monkeypatch.setattr(asyncio, where, interrupted)
+            with pytest.raises(ConnectionFailed, match="the alarm"):
+                await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+            assert attempt.outcome is AttemptOutcome.NOT_SENT
+            assert where != "wait" or asyncio.all_tasks() == before
+            await tenios.callback_status(10)
+    assert not server.inits
+
+
+@pytest.mark.anyio
+async def test_what_nobody_foresaw_proves_nothing_of_a_call_that_has_left(monkeypatch, client):
+    attempt = CallbackAttempt()
+
+    def fail(*_):
+        raise MemoryError
+
+    async with Server(call) as server, client(server.url) as tenios:
+        monkeypatch.setattr("tenios_async._placing.parse_init", fail)
+        with pytest.raises(CallbackOutcomeUnknown, match="MemoryError"):
+            await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
+    assert attempt.outcome is AttemptOutcome.UNKNOWN
+    assert server.inits.total() == 1
+
+
+@pytest.mark.anyio
+async def test_a_poll_that_finds_no_client_of_our_own_keeps_no_place(monkeypatch, certificates):
+    """Say, since what the environment says of proxies is wrong now."""
+    async with Server(hold(reply(200, b'{"status": "DISCONNECTED"}')), answering_last) as server:
+        tenios = TeniosClient(KEY, base_url=server.url, ssl_context=certificates.trusting, max_connections=2)
+        tenios._rooms._why_httpx, tenios._rooms._is_settled = "it is about this room", True
+        async with tenios, anyio.create_task_group() as group:
+            group.start_soon(tenios.callback_status, 1)
+            await server.until_request()
+            with monkeypatch.context() as wrong:
+                wrong.setenv("ALL_PROXY", "nonsense://nowhere")
+                for _ in range(2):
+                    with pytest.raises(ConnectionFailed):
+                        await tenios.callback_status(2)
+            assert await tenios.callback_status(3) == "DISCONNECTED"
+            server.release()

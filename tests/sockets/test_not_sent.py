@@ -292,19 +292,20 @@ async def test_cancelled_in_before_send(client):
     assert server.received == b""
 
 
-async def test_a_cancellation_that_before_send_raises_by_itself_is_its_objection(client):
-    """Say, of a task of its own that it awaits; nobody has cancelled the caller."""
+@pytest.mark.parametrize("objection", [asyncio.CancelledError, SystemExit])
+async def test_what_before_send_raises_by_itself_is_its_objection_though_it_is_no_exception(client, objection):
+    """Say, the cancellation of a task of its own that it awaits; nobody has cancelled the caller."""
 
     async def object_():
-        raise asyncio.CancelledError
+        raise objection
 
     attempt = CallbackAttempt(object_)
     async with Server(answer(PLACED)) as server, client(server.url) as tenios:
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(objection):
             await tenios.init_callback(CONFIG, NUMBER, attempt=attempt)
         assert (await tenios.init_callback(CONFIG, NUMBER)).id == 10
     assert attempt.outcome is AttemptOutcome.NOT_SENT
-    assert isinstance(attempt.error, asyncio.CancelledError)
+    assert isinstance(attempt.error, objection)
     assert server.inits[NUMBER] == 1
 
 
