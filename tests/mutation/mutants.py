@@ -91,6 +91,8 @@ JUDGES = {
     "batch/postgres_url": "tests/batch/test_postgres.py -k 'url or password'",
     "batch/postgres": POSTGRES,
     "batch/postgres_tables": POSTGRES,
+    "batch/postgres_session": POSTGRES,
+    "batch/postgres_link": POSTGRES,
 }
 """Which tests have to notice a fault in which room."""
 FAULTS = re.compile(
