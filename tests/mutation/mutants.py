@@ -73,7 +73,7 @@ JUDGES = {
     "batch/standing": "tests/batch/test_standing.py",
     "batch/hours": "tests/batch/test_hours.py",
     "batch/breakers": "tests/batch/test_breakers.py",
-    "batch/numbers": "tests/batch/test_numbers.py",
+    "batch/numbers": "tests/batch/test_numbers.py tests/batch/test_opening.py -k 'test_numbers or list_of_numbers'",
     "batch/beside": "tests/batch/test_beside.py",
     "batch/checks": "tests/batch/test_beside.py tests/batch/test_ledger.py",
     "batch/arguments": "tests/batch/test_runner.py tests/batch/test_campaign.py tests/batch/test_breakers.py",
