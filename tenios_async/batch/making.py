@@ -58,9 +58,7 @@ def _link(part: Path, path: Path) -> None:
     try:
         try:
             os.link(part, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links, such as FAT
+        except OSError:  # a file system without hard links, such as FAT, or somebody else was first
             os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
             part.replace(path)
     except FileExistsError:

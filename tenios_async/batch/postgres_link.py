@@ -215,4 +215,3 @@ class _Asked(Generic[_Item, _Result]):
         self.is_over.set_result(None)
         if not self.results.done():
             self.results.set_exception(error)
-            self.results.exception()  # or asyncio would complain where nobody waits

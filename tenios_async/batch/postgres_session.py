@@ -358,8 +358,8 @@ class PostgresSession:
             yield row_of(columns)[0]
 
     def _one(self, sql: str) -> Any:
-        found = self.connection.execute(sql.encode()).fetchone()
-        return None if found is None else found[0]
+        ((value,),) = self.connection.execute(sql.encode()).fetchall()
+        return value
 
 
 def _in_pieces() -> int:

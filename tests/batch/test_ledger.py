@@ -146,6 +146,12 @@ def test_what_is_a_ledger_is_known_by_its_header(ledger_path, tmp_path):
 
 
 @pytest.mark.parametrize("opening", [LedgerFile.read, LedgerFile.write])
+def test_whoever_opens_one_that_is_not_there_learns_how_one_is_made(path, opening):
+    with pytest.raises(LedgerRefused, match=f"there is no ledger {path}; `tenios batch create` makes one"):
+        opening(path)
+
+
+@pytest.mark.parametrize("opening", [LedgerFile.read, LedgerFile.write])
 def test_a_folder_is_refused_as_what_cannot_be_read(tmp_path, opening):
     with pytest.raises(LedgerRefused, match=f"{tmp_path} cannot be read: Is a directory"):
         opening(tmp_path)

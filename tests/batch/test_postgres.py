@@ -29,6 +29,7 @@ from tenios_async.batch.postgres_session import PostgresSession, connecting
 from tenios_async.batch.postgres_tables import CHANGE
 from tenios_async.batch.postgres_url import PostgresURL, is_postgres_url, without_passwords
 from tenios_async.batch.row import Resolution
+from tenios_async.batch.shared import Shared
 from tenios_async.batch.standing import crash, intend, place
 from tenios_async.simulator import Fault, Manner, Service, SimulatorServer
 
@@ -569,6 +570,14 @@ async def test_of_many_programs_one_makes_the_change(url):
         assert sorted(type(result).__name__ for result in results) == ["IllegalMove"] * 4 + ["Standing"]
     for ledger in ledgers:
         await ledger.aclose()
+
+
+@pytest.mark.asyncio
+async def test_of_several_who_stop_the_calls_the_first_does_and_its_reason_counts(url):
+    async with PostgresLedger(url) as ledger, Shared(ledger) as first, Shared(ledger) as second:
+        assert await first.change(controls.stopped("mine"))
+        assert not await second.change(controls.stopped("yours"))
+        assert (await second.controls()).stopped == "mine"
 
 
 @pytest.mark.asyncio

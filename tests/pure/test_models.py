@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tenios_async import (
@@ -175,6 +175,7 @@ def test_a_callback_with_wrong_fields(fields):
         Callback(10, **fields)
 
 
+@example("[" * 100_000)
 @given(st.text() | st.binary() | st.none() | st.recursive(st.none() | st.text(), st.lists).map(json.dumps))
 def test_a_damaged_token_is_a_value_error(token):
     with pytest.raises(ValueError, match="token"):
@@ -185,7 +186,7 @@ def test_a_damaged_token_is_a_value_error(token):
     "fields",
     [{"id": True}, {"id": 1, "delay": -1}, {"id": 1, "delay": "x"}, {"id": 1, "placed_at": "noon"}, {"id": 1, "placed_at": 5},
      {"id": 1, "status": ""}, {"id": 1, "status": 7}, {"id": 1, "v": 2}, {"id": None}, {"id": 1, "callback_config_id": 5},
-     {"id": [1]}],
+     {"id": [1]}, {"id": 1, "placed_at": "0001-01-01T00:00:00+23:59"}],
 )  # fmt: skip
 def test_a_token_with_wrong_fields_is_a_value_error(fields):
     with pytest.raises(ValueError, match="token"):

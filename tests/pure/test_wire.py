@@ -291,6 +291,7 @@ NOW = {"date": "Sun, 06 Nov 1994 08:49:37 GMT"}
         ("Sun, 06 Nov 1994 08:49:27 GMT", NOW, 0), ("Sun, 06 Nov 2094 08:49:47 GMT", NOW, 300),
         ("Sunday, 06-Nov-94 08:49:47 GMT", NOW, 10), ("Sun Nov  6 08:49:47 1994", NOW, 10),
         ("Sun, 06 Nov 1994 08:49:47 +0000", NOW, 10), ("Sun, 06 Nov 100000 08:49:47 GMT", NOW, None),
+        ("Sun, 06 Nov 99999999999 08:49:47 GMT", NOW, None),
         ("Sun, 99 Nov 1994 08:49:47 GMT", NOW, None), ("Sun, 06 Nov 1994 08:49:47 GMT", {"date": "now"}, None),
     ],
 )  # fmt: skip
@@ -322,7 +323,7 @@ def test_base_urls(text, base):
 @pytest.mark.parametrize(
     "text",
     ["", "api.tenios.com", "ftp://x.test", "https://", "https://user@x.test", "https://u:p@x.test", "https://x.test?a=b",
-     "https://x.test/?", "https://x.test#f", "https://x.test/a b", "https://x.test\\@evil.test", "https://x.test\n", None, 5,
+     "https://x.test/?", "https://x.test#f", "https://x.test/a b", "https://x.test\\@evil.test", "https://x.test\n", None, 5, [5],
      b"https://x.test", "https://x.test:99999", "https://[::1", "http://api.tenios.com", "http://10.0.0.1", "http://0.0.0.0",
      "http://localhost.evil.test", "http://127.0.0.1.evil.test", "https://\N{SNOWMAN}.invalid", "https://b\xfccher.test",
      "https://a..b", "https://.", "https://-a.test", f"https://{'a' * 64}.test", f"https://{'a.' * 127}test", "https://x.test:0",
