@@ -22,7 +22,7 @@ from tenios_async._wire import MAX_BODY, Reply
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from types import ModuleType, TracebackType
 
     import httpx
@@ -189,7 +189,7 @@ class HttpxExchange:
         scope = anyio.CancelScope(deadline=deadline)
         self._under_way.add(scope)
         try:
-            reply = await _apart(self._take_turn(path, sending, scope, is_new=is_new), scope)
+            reply = await _apart(functools.partial(self._take_turn, path, sending, scope, is_new=is_new), scope)
             if reply is not None:
                 return reply
             failure = TimeoutError("the deadline has passed, or the client was closed")
@@ -325,19 +325,19 @@ class OwnHttpxExchange(HttpxExchange):
         )
 
 
-async def _apart(exchange: Coroutine[Any, Any, Reply | None], scope: anyio.CancelScope) -> Reply | None:
+async def _apart(exchange: Callable[[], Awaitable[Reply | None]], scope: anyio.CancelScope) -> Reply | None:
     """Awaits it in a task of its own, so that it is cancelled through this scope, which is its own, and not natively.
 
     From anyio's cancellations httpcore shields what it has to do to the end. From native ones it cannot, and loses
     connections. Trio has none.
     """
     if is_trio():
-        return await exchange
+        return await exchange()
     import asyncio  # noqa: PLC0415  # which runs it
 
     async def run() -> tuple[Reply | None, BaseException | None]:
         try:
-            return await exchange, None
+            return await exchange(), None
         except GeneratorExit:  # the loop is gone
             raise
         except BaseException as error:  # asyncio would end the loop by some, past whoever waits

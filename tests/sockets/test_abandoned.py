@@ -239,6 +239,17 @@ def test_the_loop_ends():
             break
 
 
+def test_the_loop_ends_in_the_turn_in_which_a_poll_is_begun(package):
+    tenios = TeniosClient(KEY, base_url="http://127.0.0.1:9", http_client=package.AsyncClient())
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        loop = runner.get_loop()
+        poll = loop.create_task(tenios.callback_status(1))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    assert poll.cancelled()
+    gc.collect()
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize("where", ["ensure_future", "wait"])
 async def test_nothing_leaves_once_it_was_told_that_nothing_was_sent(monkeypatch, package, where):
