@@ -101,7 +101,7 @@ $(MUTATION): $(READY)
 	@$(BIN)/pip --disable-pip-version-check install -q --group mutation
 	@touch $@
 
-mutation: $(MUTATION) ## one small fault at a time in the pure rooms, for their tests to notice; ARGS="_watch batch/standing" for some rooms
+mutation: $(MUTATION) ## one small fault at a time in the pure rooms and the ledgers, for their tests to notice; ARGS="_watch batch/standing" for some
 	@$(BIN)/python tests/mutation/mutants.py $(ARGS)
 
 dist: $(READY) ## sdist and wheel in dist/, without a network
