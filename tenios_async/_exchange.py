@@ -338,15 +338,13 @@ async def _apart(exchange: Callable[[], Awaitable[Reply | None]], scope: anyio.C
     async def run() -> tuple[Reply | None, BaseException | None]:
         try:
             return await exchange(), None
-        except GeneratorExit:  # the loop is gone
-            raise
         except BaseException as error:  # asyncio would end the loop by some, past whoever waits
             return None, error
 
     task = asyncio.ensure_future(run())
     try:
         await asyncio.wait([task])
-    except GeneratorExit:
+    except GeneratorExit:  # which may not wait
         raise
     except BaseException:  # a cancellation; or what a signal's handler raises
         scope.cancel()

@@ -22,11 +22,11 @@ CALLS = 200
 IN_ONE_CAMPAIGN = 10
 TIMEOUT = 0.2
 GRACE = 0.05
-FATES = (Manner.DROP, Manner.RESET, Manner.STALL, "late", "late")
+FATES = (Manner.DROP, Manner.RESET, Manner.STALL, "late", "late", "in time")
 
 
 class Losing(Service):
-    """Places each call; its answer is lost, or comes about when its caller gives up, some before and most after."""
+    """Places each call; its answer is lost, or comes about when its caller gives up, or at once."""
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__(script=Script((("DISCONNECTED", 0.0),)))
@@ -41,7 +41,7 @@ class Losing(Service):
             fate = self.chance.choice(FATES)
             if fate == "late":
                 self.latency = TIMEOUT * self.chance.uniform(0.8, 2)
-            else:
+            elif fate != "in time":
                 self.fail_init(Fault.lost(fate))
         return super().handle(method, path, body)
 

@@ -251,6 +251,17 @@ def test_the_loop_ends_in_the_turn_in_which_a_poll_is_begun(package):
 
 
 @pytest.mark.asyncio
+async def test_a_poll_that_is_closed_where_it_waits_sends_nothing(package):
+    async with Server(call) as server, package.AsyncClient() as http:
+        async with TeniosClient(KEY, base_url=server.url, http_client=http) as tenios:
+            poll = tenios.callback_status(1)
+            poll.send(None)
+            poll.close()
+            await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+    assert not server.requests
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("where", ["ensure_future", "wait"])
 async def test_nothing_leaves_once_it_was_told_that_nothing_was_sent(monkeypatch, package, where):
     """Though what a signal's handler raises has met whoever waits for it, in the step in which it was begun."""
