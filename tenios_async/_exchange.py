@@ -371,7 +371,7 @@ async def _reclaim(pool: Any) -> None:
         for connection in lost:
             connections.remove(connection)
         lost += pool._assign_requests_to_connections() if lost else []  # noqa: SLF001  # to whoever waits for one
-    except AttributeError:  # not httpcore's, or another version of it
+    except (AttributeError, TypeError):  # not httpcore's, or another version of it
         return
     for connection in lost:
         await connection.aclose()
@@ -500,6 +500,8 @@ class _Sending:
         except Exception as objection:
             self.objection, self.objection_traceback = objection, objection.__traceback__
             raise
+        if self.is_over:  # while it was asked; the caller's transport may have gone on by itself
+            raise _SecondSend
         self._departed = True
 
     def __repr__(self) -> str:

@@ -242,7 +242,7 @@ class _Batch:
         for row_id, (became, results) in self._tried.items():
             if self.known[row_id] == became:
                 self._settle(row_id, results)
-        return row_ids
+        return set(row_ids)
 
     def _compute(self, fresh: set[int]) -> tuple[Changes, set[int]]:
         """What to write, and which rows must be looked at: what is remembered proves no refusal."""

@@ -289,6 +289,28 @@ async def test_nothing_leaves_once_it_was_told_that_nothing_was_sent(monkeypatch
     assert not server.inits
 
 
+@pytest.mark.asyncio
+async def test_nothing_leaves_by_a_transport_that_goes_on_after_the_end_was_told(package):
+    """While `before_send` is still at work, say at a ledger."""
+
+    class Detached(package.AsyncHTTPTransport):
+        async def handle_async_request(self, request):
+            self.sending = asyncio.ensure_future(super().handle_async_request(request))
+            return await asyncio.shield(self.sending)
+
+    is_over, transport = asyncio.Event(), Detached()
+    attempt = CallbackAttempt(before_send=is_over.wait)
+    async with Server(call) as server, package.AsyncClient(transport=transport) as http:
+        async with TeniosClient(KEY, base_url=server.url, http_client=http) as tenios:
+            with pytest.raises(ConnectionFailed):
+                await tenios.init_callback(CONFIG, NUMBER, attempt=attempt, timeout=0.1)
+            assert attempt.outcome is AttemptOutcome.NOT_SENT
+            is_over.set()
+            await asyncio.wait([transport.sending])
+            assert transport.sending.exception() is not None
+    assert server.received == b""
+
+
 @pytest.mark.anyio
 async def test_what_nobody_foresaw_proves_nothing_of_a_call_that_has_left(monkeypatch, client):
     attempt = CallbackAttempt()
