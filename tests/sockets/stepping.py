@@ -12,43 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
-class AtAwait:
-    """Awaits a coroutine, and calls `act` when it is suspended for the k-th time.
-
-    Attributes:
-        reached: whether it was suspended that often.
-    """
-
-    def __init__(self, coroutine, k, act):
-        self._coroutine = coroutine
-        self._left = k
-        self._act = act
-        self.reached = False
-
-    def __await__(self):
-        step, value = self._coroutine.send, None
-        while True:
-            try:
-                waits_for = step(value)
-            except StopIteration as result:
-                return result.value
-            self._left -= 1
-            if self._left == 0:
-                self.reached = True
-                self._act()
-            try:
-                step, value = self._coroutine.send, (yield waits_for)
-            except BaseException as error:
-                step, value = self._coroutine.throw, error
-
-
 class Steps:
     """Counts how often any task is suspended, and acts at the k-th time."""
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, act: Callable[[], object] | None = None) -> None:
         self.left = k
         self.reached = False
-        self.act: Callable[[], object] | None = None
+        self.act = act
 
     def count(self) -> None:
         self.left -= 1
@@ -81,6 +51,21 @@ class Counted:
                 step, value = self._coroutine.send, (yield waits_for)
             except BaseException as error:
                 step, value = self._coroutine.throw, error
+
+
+class AtAwait(Counted):
+    """Awaits a coroutine, and calls `act` when it is suspended for the k-th time.
+
+    Attributes:
+        reached: whether it was suspended that often.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], k: int, act: Callable[[], object]) -> None:
+        super().__init__(coroutine, Steps(k, act))
+
+    @property
+    def reached(self) -> bool:
+        return self._steps.reached
 
 
 @contextlib.contextmanager

@@ -251,14 +251,16 @@ def test_the_loop_ends_in_the_turn_in_which_a_poll_is_begun(package):
 
 
 @pytest.mark.asyncio
-async def test_a_poll_that_is_closed_where_it_waits_sends_nothing(package):
+async def test_a_poll_that_is_closed_where_it_waits_sends_nothing_and_is_not_told_of(package):
+    told = []
     async with Server(call) as server, package.AsyncClient() as http:
-        async with TeniosClient(KEY, base_url=server.url, http_client=http) as tenios:
+        async with TeniosClient(KEY, base_url=server.url, http_client=http, observers=[told.append]) as tenios:
             poll = tenios.callback_status(1)
             poll.send(None)
             poll.close()
             await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
     assert not server.requests
+    assert not told
 
 
 @pytest.mark.asyncio
