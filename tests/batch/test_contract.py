@@ -409,6 +409,15 @@ async def test_nothing_is_seen_of_a_call_that_was_never_placed(where):
         assert (await ledger.by_key("key")).callback.status is CallbackStatus.CALLING_A
 
 
+async def test_a_call_that_was_given_back_and_then_turned_out_to_be_placed_is_seen_to_its_end(where):
+    async with where.open() as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        past = [*LIVES["called again, and a stray"], called("me", NOW, Callback(5, "config", 30, NOW))]
+        await ledger.change_all([(row.id, move) for move in past])
+        await ledger.saw("key", CallbackStatus.DISCONNECTED)
+        assert (await ledger.by_key("key")).standing.state is RowState.FINISHED
+
+
 @pytest.mark.parametrize("count", ["x", None, True, 1.0, -1, 2**63])
 async def test_counts_that_are_none_trouble_nobody_else(where, count):
     async with where.open() as ledger:
