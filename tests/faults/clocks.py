@@ -7,7 +7,6 @@ import contextlib
 import json
 import random
 import signal
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -21,8 +20,7 @@ from tenios_async.simulator import Answer, Script, Service, SimulatorServer
 from ..rooms.network import Network, with_length
 from ..virtual_time import virtual_loop
 from .experiment import Skipped, Tally, experiment
-from .killing import ROOT
-from .machines import ending
+from .machines import ending, running, until
 from .rooms import KEY
 
 if TYPE_CHECKING:
@@ -189,11 +187,11 @@ def suspended(chance: random.Random, tally: Tally) -> None:
 
     async def main() -> None:
         service = Asked()
-        async with SimulatorServer(service) as server:
-            command = [sys.executable, "-c", WATCHING, server.base_url]
-            process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, cwd=ROOT)
-            while len(service.asked) < FOLLOWED:  # noqa: ASYNC110  # the other program is what is waited for
-                await asyncio.sleep(0.01)
+        async with (
+            SimulatorServer(service) as server,
+            running(sys.executable, "-c", WATCHING, server.base_url) as process,
+        ):
+            await until(lambda: len(service.asked) >= FOLLOWED)
             process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(0.1)  # what it has sent is read
             before, stopped = {key: len(times) for key, times in service.asked.items()}, time.monotonic()

@@ -8,7 +8,7 @@ import itertools
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tenios_async.simulator import Script, Service, SimulatorServer
 
@@ -18,26 +18,43 @@ from .rooms import numbers
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-PATIENCE = 200.0
-"""Seconds after which a program that does not end is a failure."""
+PATIENCE = 100.0
+"""Seconds after which a program that does not come so far, or to its end, is a failure."""
 AT_ONCE = Script((("DISCONNECTED", 0.0),))
 
 
-async def program(path: Path, url: str, *options: str, before: tuple[str, ...] = ()) -> asyncio.subprocess.Process:
-    command = [*before, sys.executable, "-m", "tests.faults.campaigning", str(path), url, *options]
-    return await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, cwd=ROOT)
+@contextlib.asynccontextmanager
+async def running(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """It does not outlive the experiment."""
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    """Another program is waited for."""
+    async with asyncio.timeout(PATIENCE):
+        while not reached():  # noqa: ASYNC110  # it says nothing; what the server received is looked at
+            await asyncio.sleep(0.01)
 
 
 async def ending(process: asyncio.subprocess.Process) -> bytes:
-    """What it printed; it does not outlive the experiment."""
-    try:
-        return (await asyncio.wait_for(process.communicate(), PATIENCE))[0]
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+    """What it printed."""
+    return (await asyncio.wait_for(process.communicate(), PATIENCE))[0]
+
+
+def working(
+    path: Path, url: str, *options: str, before: tuple[str, ...] = ()
+) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    """A program that works a campaign."""
+    return running(*before, sys.executable, "-m", "tests.faults.campaigning", str(path), url, *options)
 
 
 async def campaign(process: asyncio.subprocess.Process) -> tuple[str, int]:
@@ -65,17 +82,17 @@ def two_programs(chance: random.Random, tally: Tally) -> None:
         service.latency = 1.0  # a second for each thirty of them, until the others have been there
         path = parent / "campaign.db"
         make(path, called)
-        async with SimulatorServer(service) as server:
-            first = await program(path, server.base_url)
-            while not service.inits:  # noqa: ASYNC110  # the other program is what is waited for
-                await asyncio.sleep(0.01)
+        others = chance.choice([1, 2])
+        async with SimulatorServer(service) as server, working(path, server.base_url) as first:
+            await until(lambda: bool(service.inits))
             await asyncio.sleep(chance.random() / 2)
-            others = [await program(path, server.base_url) for _ in range(chance.choice([1, 2]))]
-            assert {await campaign(each) for each in others} == {("refused", 0)}
+            async with contextlib.AsyncExitStack() as stack:
+                each = [await stack.enter_async_context(working(path, server.base_url)) for _ in range(others)]
+                assert {await campaign(other) for other in each} == {("refused", 0)}
             service.latency = 0.0
             assert await campaign(first) == ("ended", 0)
         check(path, service, called)
-        tally.trial(f"{len(others)} refused")
+        tally.trial(f"{others} refused")
 
     for _ in range(2):
         with folder() as parent:
@@ -96,8 +113,7 @@ def out_of_descriptors(chance: random.Random, tally: Tally) -> None:
         service.latency = chance.uniform(0, 0.02)
         path = parent / "campaign.db"
         make(path, called)
-        async with SimulatorServer(service) as server:
-            worker = await program(path, server.base_url, f"descriptors={left}")
+        async with SimulatorServer(service) as server, working(path, server.base_url, f"descriptors={left}") as worker:
             said, without = await campaign(worker)
             assert said == "ended"
         assert without or left >= len(called), "it had descriptors enough"
@@ -110,12 +126,29 @@ def out_of_descriptors(chance: random.Random, tally: Tally) -> None:
             asyncio.run(trial(parent, left))
 
 
-INSIDE, OUTSIDE = "10.79.0.2", "10.79.0.1"
+class Wire(NamedTuple):
+    """A network namespace behind a pair of interfaces."""
+
+    namespace: str
+    interface: str
+    """That of our end."""
+    address: str
+    """That of our end."""
+
+
+def network() -> tuple[str, str]:
+    """Two addresses that are a network of their own: another run, or what a killed one left behind, may have one too."""
+    start = os.getpid()
+    for each in range(start, start + 64):
+        ours, theirs = (f"10.79.{each // 64 % 256}.{each % 64 * 4 + end}" for end in (1, 2))
+        if not subprocess.run(["ip", "-4", "addr", "show", "to", f"{ours}/30"], check=True, capture_output=True).stdout:
+            return ours, theirs
+    raise AssertionError("64 networks beginning with 10.79 are in use")
 
 
 @contextlib.contextmanager
-def wire() -> Iterator[tuple[str, str]]:
-    """A network namespace behind a pair of interfaces: its name, and that of our end. It is gone afterwards."""
+def wire() -> Iterator[Wire]:
+    """It is gone afterwards."""
     name = f"tenios{os.getpid()}"
     ours, theirs = f"tn{os.getpid()}a"[-15:], f"tn{os.getpid()}b"[-15:]
 
@@ -127,15 +160,19 @@ def wire() -> Iterator[tuple[str, str]]:
     except (OSError, subprocess.CalledProcessError):  # where the machine lacks it
         raise Skipped("no network namespace can be made here: that takes root and iproute2 on Linux") from None
     try:
+        outside, inside = network()
         try:
             ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", name)
-            ip("addr", "add", f"{OUTSIDE}/30", "dev", ours)
-            ip("link", "set", ours, "up")
-            ip("-n", name, "addr", "add", f"{INSIDE}/30", "dev", theirs)
-            ip("-n", name, "link", "set", theirs, "up")
         except subprocess.CalledProcessError:  # where the machine lacks it
             raise Skipped("no pair of interfaces can be made here") from None
-        yield name, ours
+        try:
+            ip("addr", "add", f"{outside}/30", "dev", ours)
+            ip("link", "set", ours, "up")
+            ip("-n", name, "addr", "add", f"{inside}/30", "dev", theirs)
+            ip("-n", name, "link", "set", theirs, "up")
+            yield Wire(name, ours, outside)
+        finally:
+            ip("link", "del", ours)  # a namespace lives as long as a program in it, and its interfaces with it
     finally:
         ip("netns", "del", name)
 
@@ -147,31 +184,31 @@ def wire() -> Iterator[tuple[str, str]]:
     passes=20,
 )
 def network_away(chance: random.Random, tally: Tally) -> None:
-    async def trial(parent: Path, namespace: str, end: list[str]) -> None:
+    async def trial(parent: Path, wired: Wire, end: list[str]) -> None:
+        inside = ("ip", "netns", "exec", wired.namespace)
         service, called = Service(script=AT_ONCE), list(itertools.islice(numbers(), 60))
         service.latency = 0.05
         path = parent / "campaign.db"
         make(path, called)
-        async with SimulatorServer(service, host=OUTSIDE, allow_remote=True) as server:
-            worker = await program(path, server.base_url, before=("ip", "netns", "exec", namespace))
-            while service.inits.total() < 10:  # noqa: ASYNC110  # the other program is what is waited for
-                await asyncio.sleep(0.01)
-            subprocess.run([*end, "down"], check=True, capture_output=True)
-            await asyncio.sleep(chance.uniform(0.5, 3))
-            rung = service.inits.total()
-            subprocess.run([*end, "up"], check=True, capture_output=True)
-            (said, _), runs = await campaign(worker), 1
+        async with SimulatorServer(service, host=wired.address, allow_remote=True) as server:
+            async with working(path, server.base_url, before=inside) as worker:
+                await until(lambda: service.inits.total() >= 10)
+                subprocess.run([*end, "down"], check=True, capture_output=True)
+                await asyncio.sleep(chance.uniform(0.5, 3))
+                rung = service.inits.total()
+                subprocess.run([*end, "up"], check=True, capture_output=True)
+                (said, _), runs = await campaign(worker), 1
             while said == "stopped":  # ten in doubt, one after another: a person looks, and goes on
-                worker, runs = await program(path, server.base_url, before=("ip", "netns", "exec", namespace)), runs + 1
-                said, _ = await campaign(worker)
+                async with working(path, server.base_url, before=inside) as worker:
+                    (said, _), runs = await campaign(worker), runs + 1
             assert said == "ended"
         assert rung < len(called), "it was over before the network went away"
         check(path, service, called)
         tally.trial(f"{runs} runs")
 
-    with wire() as (namespace, interface):
-        ours = ["ip", "link", "set", interface]
-        theirs = ["ip", "-n", namespace, "link", "set", f"{interface[:-1]}b"]
+    with wire() as wired:
+        ours = ["ip", "link", "set", wired.interface]
+        theirs = ["ip", "-n", wired.namespace, "link", "set", f"{wired.interface[:-1]}b"]
         for end in (ours, theirs):  # packets are swallowed; there is no way any more, and connects fail at once
             with folder() as parent:
-                asyncio.run(trial(parent, namespace, end))
+                asyncio.run(trial(parent, wired, end))
