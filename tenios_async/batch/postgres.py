@@ -214,6 +214,7 @@ class _Batch:
         self._results: dict[int, Standing | IllegalMove] = {}
         self._tried: dict[int, tuple[_Known, _Results]] = {}
         self._open = set(self._moves)
+        self._is_repeated = False
 
     def results(self) -> _Results:
         """In the order of the changes."""
@@ -222,7 +223,8 @@ class _Batch:
     async def write(self, connection: Connection) -> None:
         """Returns when each change is made, durably, or is known not to be open."""
         # What was tried stays where its acknowledgement was lost.
-        fresh = await self._look(connection, self._open) if self._tried else set[int]()
+        self._is_repeated = bool(self._tried)
+        fresh = await self._look(connection, self._open) if self._is_repeated else set[int]()
         while self._open:
             if missing := self._open - self.known.keys():
                 fresh |= await self._look(connection, missing)
@@ -268,12 +270,15 @@ class _Batch:
             raise LedgerRefused("synchronous_commit is not on: what the ledger acknowledges may be forgotten")
         made = {row_id for row_id, _ in found}
         for row_id in self._open & self._tried.keys():
-            became, results = self._tried.pop(row_id)
+            became, results = self._tried[row_id]
             if row_id in made:
                 self.known[row_id] = became
                 self._settle(row_id, results)
-            else:  # somebody else has moved it
+            else:  # somebody else has moved it, or this batch when it was written before: a commit may take its time
                 self.known.pop(row_id, None)
+                if self._is_repeated:
+                    continue
+            del self._tried[row_id]
 
     def _settle(self, row_id: int, results: _Results) -> None:
         for (index, _), result in zip(self._moves[row_id], results, strict=True):

@@ -571,6 +571,17 @@ async def test_of_many_programs_one_makes_the_change(url):
 
 
 @pytest.mark.asyncio
+async def test_what_another_program_has_done_in_the_same_way_is_not_taken_for_ones_own(url):
+    async with PostgresLedger(url) as first, PostgresLedger(url) as second:
+        row = await first.put(NewRow("key", REQUEST))
+        await first.change(row.id, intend("a", NOW))
+        await second.load([row.id])
+        await first.change(row.id, crash())
+        with pytest.raises(IllegalMove):
+            await second.change(row.id, crash())
+
+
+@pytest.mark.asyncio
 async def test_of_several_who_stop_the_calls_the_first_does_and_its_reason_counts(url):
     async with PostgresLedger(url) as ledger, Shared(ledger) as first, Shared(ledger) as second:
         assert await first.change(controls.stopped("mine"))
@@ -750,6 +761,37 @@ async def test_a_connection_that_is_lost_while_a_change_is_written(url, monkeypa
     with PostgresSession.read(PostgresURL.parse(url)) as session:
         assert list(session.query("SELECT changes FROM calls ORDER BY id")) == [(2,), (1,), (1,)]
     assert losses
+
+
+@pytest.mark.asyncio
+async def test_a_commit_that_comes_after_its_row_was_looked_at_again_is_no_other_change(url, monkeypatch):
+    """As behind a standby that is waited for: its connection is lost, and what it wrote is seen by nobody yet."""
+    write, held = _Batch._write, []
+
+    async def losing(self, connection, change):
+        if not held:
+            held.append(await psycopg.AsyncConnection.connect(connecting(PostgresURL.parse(url))))
+            await held[0].execute(CHANGE.encode(), change.columns())
+            await connection.close()
+            raise psycopg.OperationalError("the connection was lost")
+        again = asyncio.create_task(write(self, connection, change))
+        if len(held) == 1:
+            held.append("committed")
+            while not await (await held[0].execute("SELECT FROM pg_locks WHERE NOT granted")).fetchall():
+                pass
+            await held[0].commit()
+            await held[0].close()
+        await again
+
+    async with PostgresLedger(url, patience=10) as ledger:
+        rows = [await ledger.put(NewRow(f"{number}", REQUEST)) for number in range(3)]
+        monkeypatch.setattr(_Batch, "_write", losing)
+        changes = [(row.id, intend("mine", NOW)) for row in rows]
+        results = await ledger.change_all([*changes, (rows[1].id, place("mine", CALLBACK)), changes[2]])
+        assert [getattr(result, "state", None) for result in results] == [RowState.SENDING] * 3 + [RowState.PLACED, None]
+    with PostgresSession.read(PostgresURL.parse(url)) as session:
+        assert list(session.query("SELECT changes FROM calls ORDER BY id")) == [(1,), (1,), (1,)]
+    assert len(held) == 2
 
 
 @pytest.mark.asyncio
