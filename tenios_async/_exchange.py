@@ -22,7 +22,7 @@ from tenios_async._wire import MAX_BODY, Reply
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
     from types import ModuleType, TracebackType
 
     import httpx
@@ -189,7 +189,8 @@ class HttpxExchange:
         scope = anyio.CancelScope(deadline=deadline)
         self._under_way.add(scope)
         try:
-            reply = await _apart(functools.partial(self._take_turn, path, sending, scope, is_new=is_new), scope)
+            take_turn = functools.partial(self._take_turn, path, sending, scope, is_new=is_new)
+            reply = await _apart(take_turn, scope, keeps_late=sending.dials)
             if reply is not None:
                 return reply
             failure = TimeoutError("the deadline has passed, or the client was closed")
@@ -226,9 +227,8 @@ class HttpxExchange:
             finally:
                 try:
                     if reply is None:
-                        with anyio.CancelScope(shield=True):
-                            await sending.leave_handshake()
-                            await _reclaim(_transport_and_pool(self._package, client, self._base_url + path)[1])
+                        pool = _transport_and_pool(self._package, client, self._base_url + path)[1]
+                        await _close_each([*sending.in_handshake(), *_take_lost(pool)])
                 finally:
                     self._give_back(client, is_new=is_new)
             return reply
@@ -325,11 +325,14 @@ class OwnHttpxExchange(HttpxExchange):
         )
 
 
-async def _apart(exchange: Callable[[], Awaitable[Reply | None]], scope: anyio.CancelScope) -> Reply | None:
+async def _apart(
+    exchange: Callable[[], Awaitable[Reply | None]], scope: anyio.CancelScope, *, keeps_late: bool
+) -> Reply | None:
     """Awaits it in a task of its own, so that it is cancelled through this scope, which is its own, and not natively.
 
     From anyio's cancellations httpcore shields what it has to do to the end. From native ones it cannot, and loses
-    connections. Trio has none.
+    connections. Trio has none. `keeps_late` gives an answer that came in spite of a cancellation, which is anyio's
+    then, and comes again at the next await: with the answer comes the id of a call.
     """
     if is_trio():
         return await exchange()
@@ -346,23 +349,24 @@ async def _apart(exchange: Callable[[], Awaitable[Reply | None]], scope: anyio.C
         await asyncio.wait([task])
     except GeneratorExit:  # which may not wait
         raise
-    except BaseException:  # a cancellation; or what a signal's handler raises
+    except BaseException as end:  # a cancellation; or what a signal's handler raises
         scope.cancel()
         while not task.done():
             with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):  # a further one waits as well
                 await asyncio.wait([task])
-        raise
+        if not (keeps_late and isinstance(end, asyncio.CancelledError) and task.result()[0]):
+            raise
     reply, error = task.result()
     if error is not None:
         raise error
     return reply
 
 
-async def _reclaim(pool: Any) -> None:
-    """Closes connections that httpcore would keep for ever: no request has them, and they are neither idle nor closed.
+def _take_lost(pool: Any) -> list[Any]:
+    """Takes connections out of it that it would keep for ever: no request has them; they are neither idle nor closed.
 
-    Where a request is cancelled before it begins on its connection, and in a proxy's handshake, it leaves such a one,
-    and after as many as the pool may have it serves nobody. https://github.com/encode/httpcore/issues/1093
+    Where a request is cancelled before it begins on its connection, and in a proxy's handshake, httpcore leaves such a
+    one, and after as many as the pool may have it serves nobody. https://github.com/encode/httpcore/issues/1093
     """
     try:
         taken = {id(request.connection) for request in pool._requests}  # noqa: SLF001  # there is no public way
@@ -372,9 +376,16 @@ async def _reclaim(pool: Any) -> None:
             connections.remove(connection)
         lost += pool._assign_requests_to_connections() if lost else []  # noqa: SLF001  # to whoever waits for one
     except (AttributeError, TypeError):  # not httpcore's, or another version of it
-        return
-    for connection in lost:
-        await connection.aclose()
+        return []
+    return lost
+
+
+async def _close_each(connections: Iterable[Any]) -> None:
+    """Whatever befalls: one that cannot be closed keeps none of the others open."""
+    with anyio.CancelScope(shield=True):
+        for connection in connections:
+            with suppress(Exception):
+                await connection.aclose()
 
 
 class _Clients:
@@ -446,6 +457,7 @@ class _Sending:
         self._stream: Any = None
         self._handshaking: Any = None
         self.length = len(body.encode())
+        self.dials = body.dials
         self.has_turn = self.is_over = False
         self.objection: Exception | None = None
         self.objection_traceback: TracebackType | None = None
@@ -476,10 +488,9 @@ class _Sending:
             self._connected = True
             self._stream, self._handshaking = info.get("return_value") or self._stream, None
 
-    async def leave_handshake(self) -> None:
-        """Closes a connection given up in its TLS or SOCKS handshake, which httpcore leaves open then."""
-        if self._handshaking is not None:
-            await self._handshaking.aclose()
+    def in_handshake(self) -> list[Any]:
+        """A connection given up in its TLS or SOCKS handshake, if there is one: httpcore leaves it open then."""
+        return [] if self._handshaking is None else [self._handshaking]
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body in one piece; each call counts."""
@@ -492,7 +503,7 @@ class _Sending:
         return self._body.encode()
 
     async def _depart(self, *, times: int) -> None:
-        if self.is_over or (times > 1 and self._body.dials):
+        if self.is_over or (times > 1 and self.dials):
             raise _SecondSend
         try:
             if self._before_send is not None:

@@ -788,7 +788,10 @@ async def test_a_commit_that_comes_after_its_row_was_looked_at_again_is_no_other
         monkeypatch.setattr(_Batch, "_write", losing)
         changes = [(row.id, intend("mine", NOW)) for row in rows]
         results = await ledger.change_all([*changes, (rows[1].id, place("mine", CALLBACK)), changes[2]])
-        assert [getattr(result, "state", None) for result in results] == [RowState.SENDING] * 3 + [RowState.PLACED, None]
+        assert [getattr(result, "state", None) for result in results] == [RowState.SENDING] * 3 + [
+            RowState.PLACED,
+            None,
+        ]
     with PostgresSession.read(PostgresURL.parse(url)) as session:
         assert list(session.query("SELECT changes FROM calls ORDER BY id")) == [(1,), (1,), (1,)]
     assert len(held) == 2

@@ -4,8 +4,10 @@ A server that a client has not hung up on fails the test at its end, and so does
 """
 
 import asyncio
+import functools
 import gc
 import math
+import sys
 from itertools import pairwise
 
 import anyio
@@ -184,6 +186,26 @@ async def test_a_poll_given_up_keeps_no_place_in_a_callers_pool_behind_a_proxy(p
             break
 
 
+@pytest.mark.asyncio
+async def test_a_connection_that_fails_as_it_is_closed_leaves_none_of_the_others_open(monkeypatch, package):
+    closed = []
+
+    async def failing(connection):
+        closed.append(connection)
+        raise OSError("it could not be closed")
+
+    async with Server(answering_last) as server, package.AsyncClient() as http:
+        pool = http._transport._pool
+        origin = sys.modules[type(pool).__module__.partition(".")[0]].Origin(b"http", b"tenios.test", 80)
+        lost = [pool.create_connection(origin) for _ in range(2)]
+        pool._connections += lost  # as httpcore loses them: no request has one, and they are in use for ever
+        monkeypatch.setattr(type(lost[0]), "aclose", failing)
+        monkeypatch.setattr(type(lost[0]), "is_connected", lambda _: True, raising=False)  # or httpx2 drops them itself
+        async with TeniosClient(KEY, base_url=server.url, http_client=http) as tenios:
+            assert await give_up(tenios.callback_status(1), 2)
+    assert closed == lost
+
+
 @pytest.mark.anyio
 async def test_a_poll_ends_with_its_client_wherever_it_is(client):
     """In its TLS handshake, waiting for its answer, waiting for its turn."""
@@ -311,6 +333,38 @@ async def test_nothing_leaves_by_a_transport_that_goes_on_after_the_end_was_told
             await asyncio.wait([transport.sending])
             assert transport.sending.exception() is not None
     assert server.received == b""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("what", ["call", "poll"])
+async def test_an_answer_that_comes_though_its_transport_was_cancelled_after_the_grace_counts(package, what):
+    """The cancellation goes on, and the answer to a poll is nobody's."""
+
+    class Stubborn(package.AsyncHTTPTransport):
+        async def handle_async_request(self, request):
+            sending = asyncio.ensure_future(self.send(request))
+            try:
+                return await asyncio.shield(sending)
+            except asyncio.CancelledError:
+                server.release()
+                with anyio.CancelScope(shield=True):
+                    return await sending
+
+        async def send(self, request):
+            response = await super().handle_async_request(request)
+            return package.Response(response.status_code, content=await response.aread())
+
+    attempt = CallbackAttempt()
+    answer = b'{"id": 10}' if what == "call" else b'{"status": "CONNECTED"}'
+    async with Server(hold(reply(200, answer))) as server, package.AsyncClient(transport=Stubborn()) as http:
+        async with TeniosClient(KEY, base_url=server.url, http_client=http, cancel_grace=0.01) as tenios:
+            placing = functools.partial(tenios.init_callback, CONFIG, NUMBER, attempt=attempt)
+            task = asyncio.create_task(placing() if what == "call" else tenios.callback_status(10))
+            await server.until_request()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert (attempt.callback and attempt.callback.id) == (10 if what == "call" else None)
 
 
 @pytest.mark.anyio
