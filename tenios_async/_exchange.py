@@ -439,11 +439,8 @@ async def _read(response: httpx.Response, headers: Mapping[str, str]) -> bytes:
     return bytes(body)
 
 
-class _SecondSend(Exception):
+class _SendRefused(Exception):
     """Something below tried to send again what makes a phone ring, or anything after its end was told."""
-
-    def __init__(self) -> None:
-        super().__init__("a second attempt to send the same call was refused")
 
 
 class _Sending:
@@ -503,17 +500,21 @@ class _Sending:
         return self._body.encode()
 
     async def _depart(self, *, times: int) -> None:
-        if self.is_over or (times > 1 and self.dials):
-            raise _SecondSend
+        self._refuse_what_is_over()
+        if times > 1 and self.dials:
+            raise _SendRefused("a second attempt to send the same call was refused")
         try:
             if self._before_send is not None:
                 await self._before_send()
         except Exception as objection:
             self.objection, self.objection_traceback = objection, objection.__traceback__
             raise
-        if self.is_over:  # while it was asked; the caller's transport may have gone on by itself
-            raise _SecondSend
+        self._refuse_what_is_over()  # while it was asked; the caller's transport may have gone on by itself
         self._departed = True
+
+    def _refuse_what_is_over(self) -> None:
+        if self.is_over:
+            raise _SendRefused("it was told as over before it was sent, and is not sent any more")
 
     def __repr__(self) -> str:
         return "<a request>"
