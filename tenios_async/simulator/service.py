@@ -57,6 +57,8 @@ class Fault:
         headers: added to the answer.
         manner: how the answer is delivered.
         error_code: of the error that is answered, where there is one.
+
+    Raises `ValueError` for what could not be answered.
     """
 
     status_code: int | None = None
@@ -65,6 +67,17 @@ class Fault:
     headers: tuple[tuple[str, str], ...] = ()
     manner: Manner = Manner.WHOLE
     error_code: str = "SIMULATED"
+
+    def __attrs_post_init__(self) -> None:
+        for is_right, says in (
+            (self.status_code is None or _is_status_code(self.status_code), "status_code is a number from 200 to 999"),
+            (self.body is None or isinstance(self.body, bytes), "body is bytes"),
+            (_are_headers(self.headers), 'headers are a tuple of pairs of texts, such as (("Retry-After", "1"),)'),
+            (isinstance(self.manner, Manner), "manner is a Manner, such as Manner.DROP"),
+            (isinstance(self.error_code, str), "error_code is a text"),
+        ):
+            if not is_right:
+                raise ValueError(says)
 
     @classmethod
     def refused(cls, error_code: str = "SIMULATED", status_code: int = 400) -> Fault:
@@ -272,6 +285,15 @@ class Service(Assertions):
         wrong_key = not isinstance(access_key, str) or self._access_key not in (None, access_key)
         wrong_config = config_id is not None and self._config_ids is not None and config_id not in self._config_ids
         return not (wrong_key or wrong_config)
+
+
+def _is_status_code(value: object) -> bool:
+    return isinstance(value, int) and 200 <= value <= 999  # noqa: PLR2004  # of a final answer: RFC 9110 15
+
+
+def _are_headers(value: tuple[tuple[str, str], ...]) -> bool:
+    are_pairs = isinstance(value, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value)  # noqa: PLR2004
+    return are_pairs and all(isinstance(text, str) for pair in value for text in pair)
 
 
 def _checked_faults(faults: tuple[Fault, ...]) -> tuple[Fault, ...]:

@@ -210,6 +210,25 @@ def test_what_is_no_fault_is_refused_before_it_strikes(init, wrong):
     assert init(service).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"status_code": "429"}, "status_code"),
+        ({"status_code": 100}, "from 200"),
+        ({"status_code": 1000}, "to 999"),
+        ({"body": "{}"}, "body is bytes"),
+        ({"headers": {"Retry-After": "1"}}, "pairs of texts"),
+        ({"headers": ("Retry-After", "1")}, "pairs of texts"),
+        ({"headers": (("Retry-After", 1),)}, "pairs of texts"),
+        ({"manner": "drop"}, "Manner.DROP"),
+        ({"error_code": 7}, "error_code is a text"),
+    ],
+)
+def test_a_fault_that_could_not_be_answered_is_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        Fault(**wrong)
+
+
 @pytest.mark.parametrize("wrong", [Script.talk, Script, None, "talk", [("CALLING_A", 1.0)]])
 def test_what_is_no_script_is_refused(wrong):
     with pytest.raises(ValueError, match="is a Script"):
@@ -230,9 +249,8 @@ def test_a_number_that_no_request_can_have_is_refused(wrong):
 
 def test_an_init_on_which_the_service_fails_counts_too(init):
     """Who asked cannot tell that from a lost answer."""
-    service = Service()
+    service = Service(config_ids=5)
     for _ in range(2):
-        service.fail_init(Fault(headers=5))
         with pytest.raises(TypeError):
             init(service)
     with pytest.raises(AssertionError, match="twice"):
