@@ -13,7 +13,7 @@ import functools
 import math
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
@@ -292,8 +292,9 @@ class OwnHttpxExchange(HttpxExchange):
 
     async def aclose(self) -> None:
         await super().aclose()
-        for client in (*self._placing.all, *self._polling.all):
-            await client.aclose()
+        async with AsyncExitStack() as closing:  # all of them, though one fails
+            for client in (*self._placing.all, *self._polling.all):
+                closing.push_async_callback(client.aclose)
 
     async def _take(self, *, is_new: bool) -> httpx.AsyncClient:
         await self._limiter.acquire()
@@ -368,15 +369,15 @@ def _take_lost(pool: Any) -> list[Any]:
     Where a request is cancelled before it begins on its connection, and in a proxy's handshake, httpcore leaves such a
     one, and after as many as the pool may have it serves nobody. https://github.com/encode/httpcore/issues/1093
     """
-    try:
-        taken = {id(request.connection) for request in pool._requests}  # noqa: SLF001  # there is no public way
+    lost: list[Any] = []
+    with suppress(AttributeError, TypeError):  # not httpcore's, or another version of it
+        assign = pool._assign_requests_to_connections  # noqa: SLF001  # there is no public way
+        taken = {id(request.connection) for request in pool._requests}  # noqa: SLF001
         connections = pool._connections  # noqa: SLF001
         lost = [each for each in connections if not (id(each) in taken or each.is_idle() or each.is_closed())]
         for connection in lost:
             connections.remove(connection)
-        lost += pool._assign_requests_to_connections() if lost else []  # noqa: SLF001  # to whoever waits for one
-    except (AttributeError, TypeError):  # not httpcore's, or another version of it
-        return []
+        lost += assign() if lost else []  # to whoever waits for one
     return lost
 
 

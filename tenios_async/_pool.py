@@ -170,8 +170,11 @@ class PoolExchange:
                 if connection.is_up and idle_for != NEW:
                     return connection
                 connection.drop()
+        oldest: _Connection | None = None
         while True:
             try:
+                while oldest in self._open:  # noqa: ASYNC110  # the loop closes its socket in one of the next turns
+                    await asyncio.sleep(0)
                 return await self._connect()
             except BaseException as failure:
                 cause = failure.__cause__
@@ -180,8 +183,6 @@ class PoolExchange:
                     raise
             oldest = self._drop_oldest()  # whose descriptor is needed more
             self._hand_on(None)
-            while oldest in self._open:  # noqa: ASYNC110  # the loop closes its socket in one of the next turns
-                await asyncio.sleep(0)
 
     def _drop_oldest(self) -> _Connection:
         oldest = next(iter(self._idle))

@@ -6,6 +6,7 @@ whether a method of theirs was replaced is asked at each request, so a mock may 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -99,10 +100,11 @@ class Rooms:
         return room
 
     async def aclose(self) -> None:
-        """Closes what was opened."""
-        for room in (self._callers, self._pool, self._httpx):
-            if room is not None:
-                await room.aclose()
+        """Closes what was opened, all of it though some fails."""
+        async with contextlib.AsyncExitStack() as closing:
+            for room in (self._httpx, self._pool, self._callers):
+                if room is not None:
+                    closing.push_async_callback(room.aclose)
 
     def _reason(self) -> str | None:
         """Why not the pool, or None."""

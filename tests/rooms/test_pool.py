@@ -24,6 +24,7 @@ from tenios_async import (
     WatchTimeout,
 )
 
+from ..sockets.stepping import Counted, Steps, counting, every_k
 from .network import answering, silent, vendor, with_length
 
 pytestmark = pytest.mark.anyio
@@ -72,6 +73,24 @@ async def test_where_no_file_can_be_opened_an_idle_connection_gives_its_descript
             await tenios.init_callback("config", NUMBER, timeout=0.3)
         assert not net.open
     assert net.inits == 1
+
+
+async def test_whoever_is_cancelled_where_no_file_can_be_opened_keeps_no_place(network):
+    """At each await."""
+    full = OSError(errno.EMFILE, "Too many open files")
+    async with network(vendor()) as net, client() as tenios:
+        for k in every_k():
+            await tenios.callback_status(10)
+            await anyio.sleep(2)  # too long ago for a call
+            net.refusals = iter([full])
+            steps = Steps(k)
+            with anyio.CancelScope() as scope, counting(steps):
+                steps.act = scope.cancel
+                await Counted(tenios.init_callback("config", NUMBER), steps)
+            assert tenios.connections.in_use == 0
+            if not steps.reached:
+                break
+    assert k > 3
 
 
 async def test_no_more_connections_than_allowed_and_first_come_first_served(network):

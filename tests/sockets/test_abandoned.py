@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import anyio
 import anyio.lowlevel
+import httpcore
 import pytest
 
 from tenios_async import (
@@ -382,12 +383,40 @@ async def test_what_nobody_foresaw_proves_nothing_of_a_call_that_has_left(monkey
     assert server.inits.total() == 1
 
 
+def over_our_own_httpx(server, certificates, **options):
+    tenios = TeniosClient(KEY, base_url=server.url, ssl_context=certificates.trusting, **options)
+    tenios._rooms._why_httpx, tenios._rooms._is_settled = "it is about this room", True
+    return tenios
+
+
+@pytest.mark.anyio
+async def test_what_fails_as_a_client_is_closed_leaves_nothing_else_open(monkeypatch, certificates):
+    """Of two idle connections, each in an httpx client of its own."""
+    close, closed = httpcore.AsyncHTTPConnection.aclose, []
+
+    async def failing(connection):
+        closed.append(connection)
+        await close(connection)
+        raise OSError("it could not be closed")
+
+    async with Server(hold(reply(200, b'{"status": "DISCONNECTED"}')), answering_last) as server:
+        tenios = over_our_own_httpx(server, certificates)
+        async with anyio.create_task_group() as group:
+            group.start_soon(tenios.callback_status, 1)
+            await server.until_request()
+            await tenios.callback_status(2)
+            server.release()
+        monkeypatch.setattr(httpcore.AsyncHTTPConnection, "aclose", failing)
+        with pytest.raises(OSError, match="could not be closed"):
+            await tenios.aclose()
+        assert len(closed) == 2
+
+
 @pytest.mark.anyio
 async def test_a_poll_that_finds_no_client_of_our_own_keeps_no_place(monkeypatch, certificates):
     """Say, since what the environment says of proxies is wrong now."""
     async with Server(hold(reply(200, b'{"status": "DISCONNECTED"}')), answering_last) as server:
-        tenios = TeniosClient(KEY, base_url=server.url, ssl_context=certificates.trusting, max_connections=2)
-        tenios._rooms._why_httpx, tenios._rooms._is_settled = "it is about this room", True
+        tenios = over_our_own_httpx(server, certificates, max_connections=2)
         async with tenios, anyio.create_task_group() as group:
             group.start_soon(tenios.callback_status, 1)
             await server.until_request()
