@@ -213,8 +213,8 @@ class _Batch:
         self.known = remembered
         self._results: dict[int, Standing | IllegalMove] = {}
         self._tried: dict[int, tuple[_Known, _Results]] = {}
+        self._lost: dict[int, tuple[_Known, _Results]] = {}  # tried, and its acknowledgement never came
         self._open = set(self._moves)
-        self._is_repeated = False
 
     def results(self) -> _Results:
         """In the order of the changes."""
@@ -222,9 +222,8 @@ class _Batch:
 
     async def write(self, connection: Connection) -> None:
         """Returns when each change is made, durably, or is known not to be open."""
-        # What was tried stays where its acknowledgement was lost.
-        self._is_repeated = bool(self._tried)
-        fresh = await self._look(connection, self._open) if self._is_repeated else set[int]()
+        self._lost |= self._tried
+        fresh = await self._look(connection, self._open) if self._lost else set[int]()
         while self._open:
             if missing := self._open - self.known.keys():
                 fresh |= await self._look(connection, missing)
@@ -241,7 +240,7 @@ class _Batch:
             self.known[row_id] = (standing_from(standing), changes)
         if lost := row_ids - {row_id for row_id, *_ in found}:
             raise LedgerRefused(f"the ledger has no row {min(lost)}")
-        for row_id, (became, results) in self._tried.items():
+        for row_id, (became, results) in self._lost.items():
             if self.known[row_id] == became:
                 self._settle(row_id, results)
         return set(row_ids)
@@ -270,15 +269,12 @@ class _Batch:
             raise LedgerRefused("synchronous_commit is not on: what the ledger acknowledges may be forgotten")
         made = {row_id for row_id, _ in found}
         for row_id in self._open & self._tried.keys():
-            became, results = self._tried[row_id]
+            became, results = self._tried.pop(row_id)
             if row_id in made:
                 self.known[row_id] = became
                 self._settle(row_id, results)
             else:  # somebody else has moved it, or this batch when it was written before: a commit may take its time
                 self.known.pop(row_id, None)
-                if self._is_repeated:
-                    continue
-            del self._tried[row_id]
 
     def _settle(self, row_id: int, results: _Results) -> None:
         for (index, _), result in zip(self._moves[row_id], results, strict=True):
