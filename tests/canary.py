@@ -201,6 +201,12 @@ class Canary:
             if file.is_file() and not file.is_symlink():
                 self._look(str(file), file.read_bytes(), look=look_into)
 
+    def check(self) -> None:
+        """Raises the first that was found since the last time."""
+        found, self._found = self._found, []
+        if found:
+            raise found[0]
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
         self._is_in_test, self._is_asked_for = True, item.get_closest_marker("asks_for_numbers") is not None
@@ -242,6 +248,18 @@ class Canary:
             except Found as found:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
                 session.config.get_terminal_writer().line(f"\n{found}", red=True)
+
+
+@contextlib.contextmanager
+def watching():
+    """The same for a program without pytest, but for what it prints itself."""
+    canary = Canary()
+    canary.pytest_sessionstart()
+    canary._is_in_test = True
+    try:
+        yield canary
+    finally:
+        canary.pytest_unconfigure()
 
 
 def register(config: pytest.Config) -> None:

@@ -46,6 +46,11 @@ async def by_a_scope(work: Work, steps: Steps) -> None:
     steps.act = None
 
 
+def living() -> set[asyncio.Task[Any]] | int:
+    """The tasks there are; on trio how many."""
+    return trio.lowlevel.current_statistics().tasks_living if trio.lowlevel.in_trio_run() else asyncio.all_tasks()
+
+
 async def call(tenios: TeniosClient, number: str, cancel, steps: Steps) -> str:
     """One call; what its attempt says, which nothing may contradict."""
     attempt = CallbackAttempt()
@@ -84,11 +89,10 @@ async def cancelled_everywhere(room: str, cancel, calling, tally: Tally, *, is_t
         for k in every_k(1000):
             steps, number = Steps(k), next(fresh)
             async with own_client(room, server.url, options) as tenios:
-                tasks = asyncio.all_tasks() if not trio.lowlevel.in_trio_run() else None
+                tasks = living()
                 with counting(steps):
                     end = outcomes[number] = await calling(tenios, number, cancel, steps)
-                if tasks is not None:
-                    assert asyncio.all_tasks() == tasks, "a task is left"
+                assert living() == tasks, "a task is left"
                 number = next(fresh)
                 outcomes[number], error = await place(tenios, number, timeout=GRACE)
                 assert error is None, "the pool is not whole"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LIVES = 10
 FOLLOWED = 20
 INTERVAL = 0.2
+JUMPS = (-86400, -3600, -1, 1, 3600, 86400)
 BEGAN = datetime(2026, 3, 29, 0, 59, tzinfo=UTC)
 """A minute before clocks in Germany go on by an hour; UTC does not care."""
 
@@ -75,7 +76,7 @@ class Life:
         for number in self._called:
             ringing, talk = (self._chance.uniform(0.5, 60) for _ in range(2))
             self._service.script(number, Script.talk(ringing=ringing, seconds=talk))
-        self._jumps = [(self._chance.uniform(1, 100), self._chance.choice([-3600, 3600, -86400, 1])) for _ in range(6)]
+        self._jumps = [(self._chance.uniform(1, 100), self._chance.choice(JUMPS)) for _ in range(6)]
         self._patience = self._chance.uniform(1, 60)
 
     async def live(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,6 @@ from .experiment import Tally, experiment
 from .rooms import ALL_ROOMS, ROOMS, answered, assert_honest, client, numbers, place
 
 if TYPE_CHECKING:
-    import random
-
     from tenios_async import TeniosClient
 
     from ..sockets.misbehaving import Behaviour, Peer
@@ -58,7 +57,9 @@ def closing(chance: random.Random) -> Behaviour:
 def closed_as_it_is_reused(chance: random.Random, tally: Tally) -> None:
     async def main(room: str) -> None:
         fresh, outcomes = numbers(), {}
-        async with Server(*(closing(chance) for _ in range(8 * REUSED))) as server:
+        # Each has chances of its own: a thread each draws from them.
+        behaviours = (closing(random.Random(chance.random())) for _ in range(8 * REUSED))
+        async with Server(*behaviours) as server:
             for _ in range(REUSED):
                 async with client(room, server.url, keeps_alive=True) as tenios:
                     first, second = next(fresh), next(fresh)

@@ -40,10 +40,6 @@ class Figure:
         bound = "" if self.bound is None else f" (at most {self.bound:g})"
         return f"{self.worst:.3g} {self.unit}{bound}"
 
-    @property
-    def is_over(self) -> bool:
-        return self.bound is not None and self.worst > self.bound
-
 
 @dataclass
 class Tally:
@@ -53,12 +49,14 @@ class Tally:
         trials: how many were made.
         ended: how often each end was met; an experiment that never meets its fault shows here.
         figures: times and memory: reported, and by the soak compared with their bounds; never asserted in CI.
+        over: how often a bound was passed.
         is_measuring: whether what costs time to measure is measured.
     """
 
     trials: int = 0
     ended: dict[str, int] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
+    over: int = 0
     is_measuring: bool = False
 
     def trial(self, end: object = None) -> None:
@@ -70,6 +68,7 @@ class Tally:
     def measured(self, what: str, value: float, unit: str, *, bound: float | None = None) -> None:
         worst = self.figures.get(what)
         self.figures[what] = Figure(value if worst is None else max(worst.worst, value), unit, bound)
+        self.over += bound is not None and value > bound
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,10 @@ class Experiment:
     def in_soak(self) -> str:
         return f"all, {self.passes:,} times" if self.trials is None else f"{self.trials * self.passes:,}"
 
+    def again(self, seed: int) -> str:
+        """How to make a pass again."""
+        return f'again: make soak ARGS="--only {self.name} --seed {seed} --passes 1"'
+
     def make_pass(self, seed: int, tally: Tally) -> None:
         """One pass. What it raises says how to make it again. Warnings are errors."""
         before = tally.trials
@@ -111,7 +114,7 @@ class Experiment:
             if self.trials is not None:
                 assert tally.trials - before == self.trials, "not so many trials as it says"
         except BaseException as error:
-            error.add_note(f'again: make soak ARGS="--only {self.name} --seed {seed} --passes 1"')
+            error.add_note(self.again(seed))
             raise
 
 

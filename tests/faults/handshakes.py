@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import ssl
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,16 +12,15 @@ import anyio
 from tenios_async import AttemptOutcome, ConnectionFailed
 
 from ..sockets.certificates import certificates
-from ..sockets.misbehaving import Server, after, close, finish, over_tls, reset
+from ..sockets.misbehaving import Server, after, close, finish, reset
 from .cancelling import own_client
-from .cutting import answering
 from .experiment import Tally, experiment
 from .rooms import KEY, ROOMS, numbers, place
 
 if TYPE_CHECKING:
     import random
 
-    from ..sockets.misbehaving import Behaviour
+    from ..sockets.misbehaving import Behaviour, Peer
 
 BAD = ("self_signed", "untrusted", "other_host", "expired", "old_protocol")
 CUT = (finish, close, reset)
@@ -28,6 +28,33 @@ HELLO = 200
 """Bytes: fewer than any client's first words have."""
 SOON = 0.3
 """Seconds: a second try to connect comes after 0.375 at the earliest."""
+
+
+def shaking(context: ssl.SSLContext) -> Behaviour:
+    """Shakes hands as far as the client goes along. Every byte it sends counts as received, and so does what they say."""
+
+    def behave(peer: Peer) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        is_over, seen = False, 0
+        while peer.read_some():
+            raw, seen = bytes(peer.received[seen:]), len(peer.received)
+            if is_over:
+                continue
+            incoming.write(raw)
+            try:
+                tls.do_handshake()
+                said = tls.read(65536)
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:  # one of them has said no
+                is_over = True
+            else:  # where a promise is broken
+                peer.received += said
+                seen = len(peer.received)
+            peer.send(outgoing.read())
+
+    return behave
 
 
 @experiment(
@@ -57,7 +84,7 @@ def tls(chance: random.Random, tally: Tally) -> None:
 
     for backend, room in itertools.product(("asyncio", "trio"), ROOMS):
         for name in BAD:
-            behave = over_tls(getattr(certificates(), name), answering)
+            behave = shaking(getattr(certificates(), name))
             anyio.run(functools.partial(trial, room, behave, is_cut=False), backend=backend)
         for ending in CUT:
             behave = after(chance.randrange(HELLO), ending)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
+import secrets
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -138,7 +138,7 @@ class Wire(NamedTuple):
 
 def network() -> tuple[str, str]:
     """Two addresses that are a network of their own: another run, or what a killed one left behind, may have one too."""
-    start = os.getpid()
+    start = secrets.randbelow(1 << 14)
     for each in range(start, start + 64):
         ours, theirs = (f"10.79.{each // 64 % 256}.{each % 64 * 4 + end}" for end in (1, 2))
         if not subprocess.run(["ip", "-4", "addr", "show", "to", f"{ours}/30"], check=True, capture_output=True).stdout:
@@ -149,8 +149,8 @@ def network() -> tuple[str, str]:
 @contextlib.contextmanager
 def wire() -> Iterator[Wire]:
     """It is gone afterwards."""
-    name = f"tenios{os.getpid()}"
-    ours, theirs = f"tn{os.getpid()}a"[-15:], f"tn{os.getpid()}b"[-15:]
+    mark = secrets.token_hex(4)
+    name, ours, theirs = f"tenios-{mark}", f"tn-{mark}a", f"tn-{mark}b"
 
     def ip(*arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True)

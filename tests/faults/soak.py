@@ -2,7 +2,7 @@
 
 Without `--hours` each makes the number of passes that docs/reliability.md names; with it all are made again and again,
 each time with further seeds, until the time is up. It prints a table at the end, and ends with 1 if anything did not
-hold: an invariant, or the bound of a time or of memory.
+hold: an invariant, or the bound of a time or of memory. The canary listens, as in the suite.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 import traceback
 from dataclasses import dataclass, field
 
+from ..canary import Canary, watching
 from .experiment import Experiment, Skipped, Tally
 from .table import experiments, markdown
 
@@ -29,15 +30,17 @@ class Line:
     seconds: float = 0.0
     skipped: str | None = None
     failed: list[int] = field(default_factory=list)
+    over: list[int] = field(default_factory=list)
 
-    def make(self, seed: int, passes: int, *, until: float) -> None:
+    def make(self, seed: int, passes: int, canary: Canary, *, until: float) -> None:
         """So many passes, or as many as there is time for but one at least."""
         for number in range(passes):
             if number and time.monotonic() > until:
                 return
-            began = time.monotonic()
+            began, over = time.monotonic(), self.tally.over
             try:
                 self.experiment.make_pass(seed + number, self.tally)
+                canary.check()
             except Skipped as reason:
                 self.skipped = str(reason)
                 return
@@ -46,17 +49,22 @@ class Line:
             except BaseException:  # the others are made all the same
                 traceback.print_exc()
                 self.failed.append(seed + number)
+            if self.tally.over > over:
+                print(f"over a bound; {self.experiment.again(seed + number)}", file=sys.stderr)
+                self.over.append(seed + number)
             self.passes += 1
             self.seconds += time.monotonic() - began
 
     @property
     def is_bad(self) -> bool:
-        return bool(self.failed) or any(figure.is_over for figure in self.tally.figures.values())
+        return bool(self.failed or self.over)
 
     def __str__(self) -> str:
         if self.skipped is not None:
             return f"{self.experiment.name:24} skipped: {self.skipped}"
-        verdict = f"FAILED with seeds {self.failed}" if self.failed else "OVER ITS BOUND" if self.is_bad else "holds"
+        verdict = "holds"
+        if self.is_bad:
+            verdict = f"FAILED with seeds {self.failed}" if self.failed else f"OVER ITS BOUND with seeds {self.over}"
         figures = "".join(f"; {what}: {figure}" for what, figure in self.tally.figures.items())
         ends = ", ".join(f"{count:,} {end}" for end, count in sorted(self.tally.ended.items()))
         line = f"{self.experiment.name:24} {self.tally.trials:9,} trials {self.seconds:8.1f} s  {verdict}{figures}"
@@ -86,14 +94,15 @@ def main() -> int:
     ends = time.monotonic() + (options.hours or 0) * 3600
     seed, goes_on = options.seed, True
     try:
-        while goes_on:
-            for line in lines:
-                passes = options.passes or (1 if options.hours else line.experiment.passes)
-                print(f"{line.experiment.name}: --seed {seed} --passes {passes}", flush=True)
-                line.make(seed, passes, until=ends if options.hours else float("inf"))
-                print(line, flush=True)
-            seed += max(options.passes or 1, 1)
-            goes_on = time.monotonic() < ends
+        with watching() as canary:
+            while goes_on:
+                for line in lines:
+                    passes = options.passes or (1 if options.hours else line.experiment.passes)
+                    print(f"{line.experiment.name}: --seed {seed} --passes {passes}", flush=True)
+                    line.make(seed, passes, canary, until=ends if options.hours else float("inf"))
+                    print(line, flush=True)
+                seed += max(options.passes or 1, 1)
+                goes_on = time.monotonic() < ends
     except KeyboardInterrupt:
         print("\nended by hand; so far:")
     print("\n".join(["", *map(str, lines)]))

@@ -1,5 +1,6 @@
 """The soak itself: what it prints of an experiment that holds, fails, passes its bound or is skipped, and how it ends."""
 
+import logging
 import sys
 
 import pytest
@@ -71,9 +72,24 @@ def test_one_that_fails_says_how_to_make_it_again_and_the_others_are_made_all_th
 
 
 def test_a_bound_that_is_passed_fails_it_too(soaked):
-    code, out, _ = soaked(over)
+    code, out, err = soaked(over, "--seed", "3")
     assert code == 1
-    assert "OVER ITS BOUND; memory: 9 MiB (at most 8); time: 9 s" in out
+    assert "OVER ITS BOUND with seeds [3, 4]; memory: 9 MiB (at most 8); time: 9 s" in out
+    assert 'again: make soak ARGS="--only one --seed 4 --passes 1"' in err
+
+
+@pytest.mark.no_canary
+def test_a_secret_that_is_logged_fails_it_too(soaked):
+    def telling(chance, tally):
+        logging.getLogger("somebody's").debug("it is %s", "CANARY-KEY-0123456789")
+        tally.trial()
+
+    code, out, err = soaked(telling, "--seed", "3", "--passes", "1")
+    assert code == 1
+    assert "FAILED with seeds [3]" in out
+    assert "a secret in a record of somebody's" in err
+    assert "other" in out
+    assert "1 PLACED" in out
 
 
 def test_what_a_machine_cannot_do_fails_nothing(soaked):
