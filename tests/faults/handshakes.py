@@ -31,28 +31,25 @@ SOON = 0.3
 
 
 def shaking(context: ssl.SSLContext) -> Behaviour:
-    """Shakes hands as far as the client goes along. Every byte it sends counts as received, and so does what they say."""
+    """Shakes hands for as long as both go along. Every byte on the wire counts as received, and so does what it says."""
 
     def behave(peer: Peer) -> None:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = context.wrap_bio(incoming, outgoing, server_side=True)
-        is_over, seen = False, 0
+        seen = 0
         while peer.read_some():
-            raw, seen = bytes(peer.received[seen:]), len(peer.received)
-            if is_over:
-                continue
-            incoming.write(raw)
+            incoming.write(bytes(peer.received[seen:]))
+            seen = len(peer.received)
             try:
                 tls.do_handshake()
-                said = tls.read(65536)
+                peer.received += tls.read(65536)
             except ssl.SSLWantReadError:
-                pass
+                peer.send(outgoing.read())
+                continue
             except ssl.SSLError:  # one of them has said no
-                is_over = True
-            else:  # where a promise is broken
-                peer.received += said
-                seen = len(peer.received)
-            peer.send(outgoing.read())
+                peer.send(outgoing.read())
+            peer.finish()
+            return
 
     return behave
 
