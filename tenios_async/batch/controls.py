@@ -79,10 +79,17 @@ Gives how many turns, when the first is, the seconds between two, and the presen
 
 @attrs.frozen
 class Setting:
-    """A change of the controls: a statement and its values."""
+    """A change of the controls.
+
+    Attributes:
+        statement: of SQL.
+        values: its own.
+        adds: whether twice is more than once.
+    """
 
     statement: str
     values: tuple[Any, ...] = ()
+    adds: bool = False
 
 
 def at_rate(rate: float) -> Setting:
@@ -135,8 +142,8 @@ def left_alone(seconds: float) -> Setting:
 
 
 def given_back(turns: int) -> Setting:
-    """Turns were not used: they do not count towards the limit."""
-    return Setting("UPDATE controls SET turns_left = turns_left + %s", (turns,))
+    """Turns were not used: they do not count towards the limit. Better they are lost than given back twice."""
+    return Setting("UPDATE controls SET turns_left = turns_left + %s", (turns,), adds=True)
 
 
 def accepting(timeline: str) -> Setting:

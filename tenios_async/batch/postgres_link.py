@@ -76,10 +76,18 @@ class Link:
 
         return await self.run(work)
 
-    async def tell(self, query: str, values: Sequence[Any] = ()) -> int:
-        """How many rows a statement has changed."""
+    async def tell(self, query: str, values: Sequence[Any] = (), *, only_once: bool = False) -> int:
+        """How many rows a statement has changed.
+
+        What is made `only_once` is not made again where its connection was lost: it may have been made, and 0 is said.
+        """
+        is_made = False
 
         async def work(connection: Connection) -> int:
+            nonlocal is_made
+            if is_made:
+                return 0
+            is_made = only_once
             return (await connection.execute(query.encode(), values)).rowcount
 
         return await self.run(work)

@@ -83,7 +83,7 @@ class Shared:
 
     async def change(self, setting: Setting) -> bool:
         """Changes that for everybody. Whether there was anything to change."""
-        return await self._link.tell(setting.statement, setting.values) > 0
+        return await self._link.tell(setting.statement, setting.values, only_once=setting.adds) > 0
 
     async def draw(self, wanted: int) -> tuple[int, float, float, float] | None:
         """Turns: how many, when the first is, the seconds between two, and the present. None for the moment.

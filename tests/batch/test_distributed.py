@@ -843,6 +843,30 @@ async def test_what_holds_is_felt_with_the_next_turn(town):
         assert (await shared.controls()).stopped == "y"
 
 
+@pytest.mark.parametrize("when", ["before it was written", "before its acknowledgement"])
+async def test_a_turn_is_given_back_once_though_its_connection_is_lost(town, monkeypatch, when):
+    """Or more would be called than the limit says."""
+    execute, losses = psycopg.AsyncConnection.execute, []
+
+    async def losing(connection, query, values=()):
+        if b"turns_left +" in query and not losses:
+            losses.append(when)
+            if when == "before its acknowledgement":
+                await execute(connection, query, values)
+            await connection.close()
+            raise psycopg.OperationalError("the connection was lost")
+        return await execute(connection, query, values)
+
+    async with town(1) as here, PostgresLedger(here.url) as ledger, Shared(ledger) as shared:
+        here.set(controls.with_limit(5))
+        monkeypatch.setattr(psycopg.AsyncConnection, "execute", losing)
+        await shared.change(controls.given_back(1))
+        assert (await shared.controls()).turns_left == (5 if when == "before it was written" else 6)
+        await shared.change(controls.given_back(1))
+        assert (await shared.controls()).turns_left == (6 if when == "before it was written" else 7)
+    assert losses
+
+
 class Given:
     """Turns as they are laid down: how many, in how many seconds the first is, and the gap. Its clock is far ahead."""
 
