@@ -368,7 +368,10 @@ class Worker:
             await self._wait_out(trouble)
         except (BadCredentials, PermissionDenied) as refusal:
             await self.stop(f"{refusal}. The call was given back; nobody was rung by it", refusal)
-        except (LedgerError, ClientMisuse) as error:
+        except ClientMisuse as error:
+            self._fail(error)
+        except LedgerError as error:
+            has_turn = False  # it may have been used
             self._fail(error)
         await self._settle(row, standing, has_turn=has_turn)
 

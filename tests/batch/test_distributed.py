@@ -643,14 +643,16 @@ async def test_after_a_failover_workers_end_and_what_is_open_stays(town, postgre
         assert here.states() == {"PLACED": 3}
 
 
-async def test_calls_that_cannot_be_written_down_are_all_told_of(town):
+async def test_calls_that_cannot_be_written_down_are_all_told_of_and_count_towards_the_limit(town):
     async with town(3) as here:
+        here.set(controls.with_limit(3))
         here.service.latency = 0.5
         here.tell("ALTER TABLE calls ADD CONSTRAINT is_full CHECK (state <> 'PLACED')")
         with pytest.raises(LedgerFailed, match="is_full") as caught:
             await here.work()
         assert {row.standing.callback_id for row in caught.value.rows} == set(here.service.callbacks)
         assert here.states()["SENDING"] == len(here.service.callbacks)
+        assert here.ask("SELECT turns_left FROM controls") == [(3 - len(here.service.callbacks),)]
 
 
 async def test_what_follows_hides_no_call_that_could_not_be_written_down(town):
