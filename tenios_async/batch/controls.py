@@ -69,11 +69,12 @@ UPDATE controls SET
 WHERE NOT is_paused AND stopped IS NULL AND coalesce(turns_left, 1) > 0 AND pause_ends <= clock_timestamp()
     AND next_turn <= clock_timestamp() + make_interval(secs => %(horizon)s)
 RETURNING granted, extract(epoch FROM first_turn)::float8, coalesce(1 / rate, 0)::float8,
-    extract(epoch FROM clock_timestamp())::float8
+    extract(epoch FROM clock_timestamp())::float8, limits
 """  # noqa: S608  # our own words
 """The generic cell rate algorithm (ITU-T I.371) without a burst, over all workers: one row, one statement.
 
-Gives how many turns, when the first is, the seconds between two, and the present, by the clock of the database.
+Gives how many turns, when the first is, the seconds between two, the present, by the clock of the database, and the
+number of the limit they count towards.
 """
 
 
@@ -103,7 +104,8 @@ def at_rate(rate: float) -> Setting:
 def with_limit(limit: float) -> Setting:
     """So many calls may be placed from now on. Raises `ValueError`."""
     check_limit(limit)
-    return Setting("UPDATE controls SET turns_left = %s", (None if math.isinf(limit) else int(limit),))
+    statement = "UPDATE controls SET turns_left = %s, limits = limits + 1"
+    return Setting(statement, (None if math.isinf(limit) else int(limit),))
 
 
 def within_hours(hours: str | None, zone: str | None) -> Setting:
@@ -141,9 +143,12 @@ def left_alone(seconds: float) -> Setting:
     return Setting(f"UPDATE controls SET pause_ends = {ends}", (seconds,))  # noqa: S608  # our own words
 
 
-def given_back(turns: int) -> Setting:
-    """Turns were not used: they do not count towards the limit. Better they are lost than given back twice."""
-    return Setting("UPDATE controls SET turns_left = turns_left + %s", (turns,), adds=True)
+def given_back(turns: int, limit: int) -> Setting:
+    """Turns were not used: they do not count towards the limit under which they were drawn.
+
+    Better they are lost than given back twice.
+    """
+    return Setting("UPDATE controls SET turns_left = turns_left + %s WHERE limits = %s", (turns, limit), adds=True)
 
 
 def accepting(timeline: str) -> Setting:

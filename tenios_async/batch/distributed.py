@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from tenios_async.batch.recording import Hook
     from tenios_async.batch.row import Row
     from tenios_async.batch.standing import Standing
+    from tenios_async.batch.turns import Turn
 
 _log = logging.getLogger("tenios_async.batch")
 
@@ -294,7 +295,7 @@ class Worker:
     async def _place(self, row_id: int) -> None:
         if row_id in self._being_placed or row_id in self._placed:
             return  # delivered twice
-        turn: tuple[Row, float | None] | None = None
+        turn: tuple[Row, Turn | None] | None = None
         try:
             with anyio.CancelScope() as scope:
                 self._ready.add(scope)
@@ -314,8 +315,8 @@ class Worker:
             self._being_placed.discard(row_id)
             self._tell_freed()
 
-    async def _next_to_ring(self, row_id: int) -> tuple[Row, float | None] | None:
-        """Returns when this row's call must be begun, with the moment of its turn, or None where it needs none.
+    async def _next_to_ring(self, row_id: int) -> tuple[Row, Turn | None] | None:
+        """Returns when this row's call must be begun, with its turn, or None where it needs none.
 
         None alone where it is not to be dialled by this job.
         """
@@ -332,8 +333,8 @@ class Worker:
                 await asyncio.sleep(min(max(seconds, 0.1), LOOK_AGAIN))
             if not self._controls.is_metered:
                 return row, None
-            if (moment := await self._turns.take()) is not None:
-                return row, moment
+            if (turn := await self._turns.take()) is not None:
+                return row, turn
 
     def _has_to_wait(self, row: Row) -> float | None:
         """Seconds until the phone may begin to ring, for all that is known now; None where it may."""
@@ -350,20 +351,27 @@ class Worker:
         self.progress.waiting_for = f"the hours: from {opens_at:%Y-%m-%d %H:%M %Z} on"
         return (opens_at - datetime.now(UTC)).total_seconds()
 
-    async def _ring(self, row: Row, moment: float | None) -> None:
+    async def _ring(self, row: Row, turn: Turn | None) -> None:
         """Raises `Postponed` where the row is to be dialled still, by whoever comes next."""
-        standing, began, has_turn = row.standing, anyio.current_time(), moment is not None
+        standing, began, unused = row.standing, anyio.current_time(), turn
+        may_be_used = False
 
         async def ready() -> None:
-            nonlocal has_turn
-            if moment is not None and not (has_turn := await self._turns.arrive(moment, began)):
+            nonlocal unused, may_be_used
+            if turn is not None and (unused := await self._turns.arrive(turn, began)) is None:
                 raise NotSent("its turn has passed, and there was no other")
+            may_be_used = True
+
+        def check() -> None:
+            self._check(row, turn)
 
         try:
-            standing = await place(self._ledger, self._client, row, check=lambda: self._check(row), ready=ready)
+            standing = await place(self._ledger, self._client, row, check=check, ready=ready)
             self._pause = BACKOFF
-        except (NotSent, IllegalMove):
-            pass  # somebody else has moved it, or it is placed later
+        except NotSent:
+            pass  # it is placed later
+        except IllegalMove:  # somebody else has moved it, perhaps after it had left
+            unused = None if may_be_used else unused
         except (ConnectionFailed, RateLimited) as trouble:
             await self._wait_out(trouble)
         except (BadCredentials, PermissionDenied) as refusal:
@@ -371,14 +379,14 @@ class Worker:
         except ClientMisuse as error:
             self._fail(error)
         except LedgerError as error:
-            has_turn = False  # it may have been used
+            unused = None  # for all that is known
             self._fail(error)
-        await self._settle(row, standing, has_turn=has_turn)
+        await self._settle(row, standing, unused)
 
-    async def _settle(self, row: Row, standing: Standing, *, has_turn: bool) -> None:
+    async def _settle(self, row: Row, standing: Standing, unused: Turn | None) -> None:
         if standing.state is RowState.QUEUED:
-            if has_turn:
-                await self._shared.change(controls.given_back(1))
+            if unused is not None:
+                await self._shared.change(controls.given_back(1, unused.limit))
             raise Postponed
         if standing.state is RowState.PLACED:
             self._placed.add(row.id)
@@ -388,11 +396,13 @@ class Worker:
             if trip is not None:
                 await self.stop(f"{trip}; look into the TENIOS customer portal, then `tenios batch resolve`")
 
-    def _check(self, row: Row) -> None:
+    def _check(self, row: Row, turn: Turn | None) -> None:
         if self._stop_file is not None and self._stop_file.exists():
             raise NotSent(f"the stop file {self._stop_file} is there")
         if self._controls.stopped is not None or self._controls.is_paused:
             raise NotSent(self._controls.stopped or "it is paused")
+        if turn is None and self._controls.is_metered:
+            raise NotSent("it needs a turn by now")
         if opening(self._controls.hours, row.request.delay) is not None:
             raise NotSent("the hours are over")
 

@@ -72,6 +72,7 @@ CREATE TABLE controls (
     first_turn timestamptz,
     pause_ends timestamptz NOT NULL DEFAULT clock_timestamp(),
     turns_left bigint,
+    limits bigint NOT NULL DEFAULT 0,
     is_paused boolean NOT NULL DEFAULT false,
     stopped text,
     hours text,

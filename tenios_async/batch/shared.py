@@ -85,17 +85,14 @@ class Shared:
         """Changes that for everybody. Whether there was anything to change."""
         return await self._link.tell(setting.statement, setting.values, only_once=setting.adds) > 0
 
-    async def draw(self, wanted: int) -> tuple[int, float, float, float] | None:
-        """Turns: how many, when the first is, the seconds between two, and the present. None for the moment.
-
-        Times are seconds since 1970 by the clock of the database.
-        """
+    async def draw(self, wanted: int) -> tuple[int, float, float, float, int] | None:
+        """Turns, as `controls.DRAW` gives them; times are seconds since 1970. None for the moment."""
         values: dict[str, Any] = {"wanted": wanted, "ahead": controls.AHEAD, "horizon": controls.HORIZON}
         found = await self._turns.ask(controls.DRAW, values)
         if not found:
             return None
-        count, first, gap, now = found[0]
-        return count, first, gap, now
+        count, first, gap, now, limit = found[0]
+        return count, first, gap, now, limit
 
     async def is_open(self) -> tuple[bool, bool, bool]:
         """Whether any row is QUEUED, is SENDING, is PLACED."""

@@ -147,10 +147,10 @@ def refuse(attempt: str, reason: str, at: datetime) -> Move:
 
 
 def doubt(attempt: str, reason: str) -> Move:
-    """A byte may have left and no answer proves what became of it: SENDING to UNKNOWN."""
+    """A byte may have left and no answer proves what became of it: SENDING, or UNKNOWN for another reason, to UNKNOWN."""
 
     def move(row: Standing) -> Standing:
-        _require_owner(row, attempt, RowState.SENDING)
+        _require_owner(row, attempt, RowState.SENDING, RowState.UNKNOWN)
         return attrs.evolve(row, state=RowState.UNKNOWN, reason=reason)
 
     return move

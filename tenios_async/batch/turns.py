@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from typing import TYPE_CHECKING, Final
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
@@ -30,6 +30,18 @@ AFTER_INTENT: Final = 3.0
 """Seconds for which a call whose intent is written waits for another turn, if its own has passed meanwhile."""
 
 
+class Turn(NamedTuple):
+    """When a call may be placed.
+
+    Attributes:
+        moment: when it must be begun, on the clock here; infinite where it may be at any time.
+        limit: the number of the limit it counts towards.
+    """
+
+    moment: float
+    limit: int
+
+
 class Turns:
     """The turns of one worker.
 
@@ -40,9 +52,9 @@ class Turns:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._queue = anyio.Lock()
-        self._drawn: deque[float] = deque()
+        self._drawn: deque[Turn] = deque()
         self._waiting = 0
-        self._voided = 0
+        self._voided: Counter[int] = Counter()
         self._is_handing_out = False
         self._lead = 0.0
         self._late = LATE
@@ -51,66 +63,67 @@ class Turns:
     @property
     def is_holding(self) -> bool:
         """Whether there are turns that are drawn, or about to be, and were neither handed out nor given back."""
-        return self._is_handing_out or bool(self._drawn) or self._voided > 0
+        return self._is_handing_out or bool(self._drawn) or bool(self._voided)
 
-    async def take(self) -> float | None:
-        """The moment of this caller's turn, when its call must be begun. Infinite: it may leave at once.
-
-        None some time later: there was no turn, look why.
-        """
+    async def take(self) -> Turn | None:
+        """This caller's turn, when its call must be begun. None some time later: there was no turn, look why."""
         self._waiting += 1
         try:
             async with self._queue:
-                moment = await self._hand_out()
-                if moment is None:
+                turn = await self._hand_out()
+                if turn is None:
                     await anyio.sleep(ASK_AGAIN)
-                return moment
+                return turn
         finally:
             self._waiting -= 1
 
-    async def arrive(self, moment: float, began: float) -> bool:
-        """Returns at that moment, or where it has passed at that of another turn; false where there was none.
+    async def arrive(self, turn: Turn, began: float) -> Turn | None:
+        """Returns at the moment of that turn, or where it has passed of another; None where there was none.
 
         Args:
-            moment: what `take` gave.
+            turn: what `take` gave.
             began: when the call was begun whose intent is written now.
         """
         now = anyio.current_time()
         give_up = now + AFTER_INTENT
         self._lead = min(max(now - began, self._lead * FADING), LONGEST_LEAD)
-        found: float | None = moment
-        while found is None or not await self._is_at(found):
-            self._voided += found is not None
+        found: Turn | None = turn
+        while found is None or not await self._is_at(found.moment):
+            if found is not None:
+                self._void(found)
             if anyio.current_time() > give_up:
                 await self._give_back()
-                return False
+                return None
             async with self._queue:
                 if (found := await self._next()) is None:
                     await anyio.sleep(ASK_AGAIN)
-        return True
+        return found
 
     async def tidy(self) -> None:
         """Gives back what nobody waits for any more."""
         if not self._waiting:
-            self._voided += len(self._drawn)
+            self._void(*self._drawn)
             self._drawn.clear()
         await self._give_back()
 
-    async def _hand_out(self) -> float | None:
+    def _void(self, *turns: Turn) -> None:
+        self._voided.update(turn.limit for turn in turns)
+
+    async def _hand_out(self) -> Turn | None:
         self._is_handing_out = True
         try:
-            moment = await self._next()
-            if moment is not None and moment < math.inf:
-                await self._lead_up_to(moment)
-            return moment
+            turn = await self._next()
+            if turn is not None and turn.moment < math.inf:
+                await self._lead_up_to(turn)
+            return turn
         finally:
             self._is_handing_out = False
 
-    async def _lead_up_to(self, moment: float) -> None:
+    async def _lead_up_to(self, turn: Turn) -> None:
         try:
-            await anyio.sleep_until(moment - self._lead)
+            await anyio.sleep_until(turn.moment - self._lead)
         except BaseException:  # whoever waited is gone
-            self._voided += 1
+            self._void(turn)
             raise
 
     async def _is_at(self, moment: float) -> bool:
@@ -120,31 +133,31 @@ class Turns:
         await anyio.sleep_until(moment)
         return anyio.current_time() - moment <= self._late
 
-    async def _next(self) -> float | None:
-        """The next moment that is not over; None where there is none for now."""
+    async def _next(self) -> Turn | None:
+        """The next whose moment is not over; None where there is none for now."""
         while True:
             while self._drawn:
-                if (moment := self._drawn.popleft()) >= anyio.current_time() - self._late:
-                    return moment
-                self._voided += 1
+                if (turn := self._drawn.popleft()).moment >= anyio.current_time() - self._late:
+                    return turn
+                self._void(turn)
             await self._give_back()
             asked = anyio.current_time()
             if (drawn := await self._shared.draw(max(1, self._waiting))) is None:
                 return None
-            count, first, gap, now = drawn
+            count, first, gap, now, limit = drawn
             self._clock.told(asked, anyio.current_time(), now)
             if not gap:  # there is a limit and no rate: one moment is as good as another
-                self._drawn.extend([math.inf] * count)
+                self._drawn.extend([Turn(math.inf, limit)] * count)
                 continue
             self._late = max(LATE, LATE_OF_GAP * gap)
             began = self._clock.here(first)
-            self._drawn.extend(began + number * gap for number in range(count))
+            self._drawn.extend(Turn(began + number * gap, limit) for number in range(count))
 
     async def _give_back(self) -> None:
         """What was not used does not count towards a limit."""
-        if self._voided:
-            voided, self._voided = self._voided, 0
-            await self._shared.change(given_back(voided))
+        while self._voided:
+            limit, count = self._voided.popitem()
+            await self._shared.change(given_back(count, limit))
 
 
 class _Clock:
@@ -156,8 +169,12 @@ class _Clock:
         self._ahead = 0.0
 
     def told(self, asked: float, answered: float, theirs: float) -> None:
-        """The database said `theirs` at some moment between the question and the answer."""
-        if answered - asked <= self._took or answered - self._at > TRUSTED:
+        """The database said `theirs` at some moment between the question and the answer.
+
+        Whatever contradicts that is believed no more: a clock was set, or this machine was suspended.
+        """
+        is_wrong = not asked <= self.here(theirs) <= answered
+        if is_wrong or answered - asked <= self._took or answered - self._at > TRUSTED:
             self._took, self._at, self._ahead = answered - asked, answered, theirs - (asked + answered) / 2
 
     def here(self, theirs: float) -> float:

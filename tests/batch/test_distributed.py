@@ -50,7 +50,7 @@ from tenios_async.batch.postgres_session import PostgresSession
 from tenios_async.batch.postgres_url import PostgresURL
 from tenios_async.batch.shared import Shared
 from tenios_async.batch.standing import crash, intend, place, see
-from tenios_async.batch.turns import Turns
+from tenios_async.batch.turns import Turn, Turns
 from tenios_async.simulator import Fault, Manner, Script, Service, SimulatorServer
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("impatient")]
@@ -799,7 +799,7 @@ async def test_turns_are_evenly_spaced_however_many_draw_them(town):
         async def draw(link):
             values = {"wanted": 3, "ahead": controls.AHEAD, "horizon": 60.0}
             for _ in range(10):
-                ((count, first, gap, _),) = await link.ask(controls.DRAW, values)
+                ((count, first, gap, _, _),) = await link.ask(controls.DRAW, values)
                 moments.extend(first + gap * number for number in range(count))
 
         links = [ledger.link() for _ in range(3)]
@@ -819,7 +819,7 @@ async def test_what_holds_is_felt_with_the_next_turn(town):
             controls.allowing_doubts(0.5),
             controls.within_hours("9-18", "Europe/Berlin"),
         )
-        count, first, gap, present = await shared.draw(10)
+        count, first, gap, present, _ = await shared.draw(10)
         assert (count, gap) == (1, pytest.approx(60))
         assert first == pytest.approx(present, abs=0.05)
         assert await shared.draw(10) is None  # a minute ahead is too far
@@ -829,7 +829,7 @@ async def test_what_holds_is_felt_with_the_next_turn(town):
         held = await shared.controls()
         assert (held.rate, held.turns_left, held.max_unknown, held.is_metered) == (1000, 0, 0.5, True)
         assert held.hours == Hours.parse("9-18", tz="Europe/Berlin")
-        await shared.change(controls.given_back(1))
+        await shared.change(controls.given_back(1, 1))
         for braking, releasing in [
             (controls.paused(is_paused=True), controls.paused(is_paused=False)),
             (controls.stopped("x"), controls.going_on()),
@@ -862,9 +862,9 @@ async def test_a_turn_is_given_back_once_though_its_connection_is_lost(town, mon
     async with town(1) as here, PostgresLedger(here.url) as ledger, Shared(ledger) as shared:
         here.set(controls.with_limit(5))
         monkeypatch.setattr(psycopg.AsyncConnection, "execute", losing)
-        await shared.change(controls.given_back(1))
+        await shared.change(controls.given_back(1, 1))
         assert (await shared.controls()).turns_left == (5 if when == "before it was written" else 6)
-        await shared.change(controls.given_back(1))
+        await shared.change(controls.given_back(1, 1))
         assert (await shared.controls()).turns_left == (6 if when == "before it was written" else 7)
     assert losses
 
@@ -880,17 +880,18 @@ class Given:
             return None
         count, first, gap = self.given.pop(0)
         now = asyncio.get_running_loop().time() + 1e6
-        return count, now + first, gap, now
+        return count, now + first, gap, now, 7
 
     async def change(self, setting):
-        (count,) = setting.values
+        count, limit = setting.values
+        assert limit == 7
         self.back += count
 
 
 async def test_turns_that_nobody_waits_for_any_more_are_given_back():
     turns = Turns(Given((3, 0.0, 0.0), (1, 60.0, 1.0)))
     assert not turns.is_holding
-    assert math.isinf(await turns.take())
+    assert math.isinf((await turns.take()).moment)
     assert turns.is_holding
     await turns.tidy()
     assert (turns.is_holding, turns._shared.back) == (False, 2)
@@ -910,7 +911,7 @@ async def test_a_turn_that_is_over_is_void():
     """A worker that stalled does not catch up in one burst."""
     given, loop = Given((5, -1.0, 0.25)), asyncio.get_running_loop()
     turns = Turns(given)
-    assert await turns.take() == pytest.approx(loop.time())  # the fifth of the five
+    assert (await turns.take()).moment == pytest.approx(loop.time())  # the fifth of the five
     assert await turns.take() is None
     assert given.back == 4
 
@@ -922,9 +923,9 @@ async def test_a_turn_that_is_over_is_void():
 async def test_how_late_a_turn_may_be_taken(gap, late, is_taken):
     """A slow rate forgives more: its next turn is far away."""
     turns, loop = Turns(Given((1, 0.0, gap))), asyncio.get_running_loop()
-    moment = await turns.take()
+    turn = await turns.take()
     await asyncio.sleep(late)
-    assert await turns.arrive(moment, loop.time()) is is_taken
+    assert await turns.arrive(turn, loop.time()) == (turn if is_taken else None)
 
 
 async def test_an_answer_that_was_slow_says_little_about_the_clock_of_the_database():
@@ -934,37 +935,73 @@ async def test_an_answer_that_was_slow_says_little_about_the_clock_of_the_databa
     clock.told(10.0, 10.01, 1010.0)
     clock.told(11.0, 12.0, 1011.0)  # said at once, and answered late
     assert clock.here(1020.0) == pytest.approx(20.0, abs=0.01)
-    clock.told(11.0 + TRUSTED, 11.1 + TRUSTED, 1021.0 + TRUSTED)  # it was set ten seconds ahead since
-    assert clock.here(1020.0) == pytest.approx(10.0, abs=0.1)
+    clock.told(11.0 + TRUSTED, 11.1 + TRUSTED, 1011.05 + TRUSTED)  # a faster one is too long ago
+    clock.told(12.0 + TRUSTED, 13.0 + TRUSTED, 1012.9 + TRUSTED)
+    assert clock.here(1020.0) == pytest.approx(20.0, abs=0.001)
+    clock.told(14.0 + TRUSTED, 15.0 + TRUSTED, 4614.5 + TRUSTED)  # it was set an hour ahead, or this machine suspended
+    assert clock.here(4620.0) == pytest.approx(20.0, abs=0.001)
+
+
+async def test_a_turn_is_given_back_to_the_limit_under_which_it_was_drawn(town, monkeypatch):
+    """Those that were drawn without one, or under another, do not count towards the new one."""
+    monkeypatch.setattr(distributed, "BACKOFF", 0.1)
+    monkeypatch.setattr(distributed, "BACKOFF_MAX", 0.2)
+    async with town(40) as here, here.worker(concurrency=40) as worker:
+        here.set(controls.at_rate(500))
+        here.service.latency = 1.0
+        here.service.fail_init(*[Fault(429)] * 20)
+        running = asyncio.create_task(worker.run())
+        await here.until(lambda: here.service.inits.total() >= 20)
+        here.set(controls.with_limit(2))
+        asked = here.service.inits.total()
+        await running
+        assert here.service.inits.total() - asked <= 2 + 10  # and what had been begun
+        assert here.ask("SELECT turns_left FROM controls") == [(0,)]
+        here.service.inits.clear()  # which counts what was refused too
+
+
+async def test_a_call_that_is_in_doubt_counts_towards_the_limit_though_its_row_was_swept_meanwhile(town):
+    async with town(3) as here:
+        here.set(controls.with_limit(1), controls.allowing_doubts(1))
+        here.service.latency = 2.5
+        async with (
+            PostgresLedger(here.url, patience=10) as ledger,
+            TeniosClient("key", base_url=here.base_url, timeout=1.5) as client,
+        ):
+            await Worker(ledger, client, heartbeat=1.0, polling=FAST, left_alone=0.3).run()
+        assert here.service.inits.total() == 1
+        assert here.states() == {"UNKNOWN": 1, "QUEUED": 2}
+        assert here.ask("SELECT turns_left, reason FROM controls, calls WHERE calls.state = 'UNKNOWN'") == [
+            (0, "no answer in time")
+        ]
 
 
 async def test_without_a_rate_one_moment_is_as_good_as_another():
     turns = Turns(Given((2, 0.0, 0.0)))
     for _ in range(2):
-        moment = await turns.take()
-        assert math.isinf(moment)
-        assert await turns.arrive(moment, -60)
+        turn = await turns.take()
+        assert math.isinf(turn.moment)
+        assert await turns.arrive(turn, -60) == turn
 
 
 @pytest.mark.looptime
 async def test_a_call_leaves_at_its_moment_however_long_its_intent_takes():
     turns, loop = Turns(Given((1, 0.3, 1.0), (1, 0.5, 1.0), (1, 0.5, 1.0))), asyncio.get_running_loop()
     began = loop.time()
-    moment = await turns.take()
-    assert moment == pytest.approx(began + 0.3) == loop.time()  # nothing is known of intents yet
+    turn = await turns.take()
+    assert turn.moment == pytest.approx(began + 0.3) == loop.time()  # nothing is known of intents yet
     await asyncio.sleep(0.2)  # this one takes long: its moment has passed, and it gets another
-    assert await turns.arrive(moment, moment)
-    assert loop.time() == pytest.approx(moment + 0.7)
-    moment = await turns.take()
-    assert moment == pytest.approx(loop.time() + 0.2)  # the next one is begun so much earlier
-    assert await turns.arrive(moment, loop.time())
-    assert loop.time() == pytest.approx(moment)
+    assert (await turns.arrive(turn, turn.moment)).moment == loop.time() == pytest.approx(turn.moment + 0.7)
+    turn = await turns.take()
+    assert turn.moment == pytest.approx(loop.time() + 0.2)  # the next one is begun so much earlier
+    assert await turns.arrive(turn, loop.time()) == turn
+    assert loop.time() == pytest.approx(turn.moment)
 
 
 @pytest.mark.looptime
 async def test_a_call_whose_intent_is_written_does_not_wait_for_ever_for_a_turn():
     turns, loop = Turns(Given()), asyncio.get_running_loop()
-    assert not await turns.arrive(loop.time() - 1, loop.time())
+    assert not await turns.arrive(Turn(loop.time() - 1, 7), loop.time())
 
 
 @pytest.mark.parametrize(

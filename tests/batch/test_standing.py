@@ -60,7 +60,7 @@ MOVES = {
     "place, of a past one": (place(PAST, CALLBACK), {"QUEUED again": "UNKNOWN", "SENDING again": "SENDING", "UNKNOWN, by a stray": "UNKNOWN", "PLACED, by a stray": "PLACED"}),
     "refuse": (refuse(OURS, "BAD", NOW), {"SENDING": "REFUSED", "SENDING again": "REFUSED", "UNKNOWN": "REFUSED"}),
     "refuse, of another": (refuse(ANOTHER, "BAD", NOW), {}),
-    "doubt": (doubt(OURS, "lost"), {"SENDING": "UNKNOWN", "SENDING again": "UNKNOWN"}),
+    "doubt": (doubt(OURS, "lost"), {"SENDING": "UNKNOWN", "SENDING again": "UNKNOWN", "UNKNOWN": "UNKNOWN"}),
     "doubt, of another": (doubt(ANOTHER, "lost"), {}),
     "crash": (crash(), {"SENDING": "UNKNOWN", "SENDING again": "UNKNOWN"}),
     "see it ring": (see(OURS, CallbackStatus.CALLING_A, NOW, 1), {"PLACED": "PLACED", "FINISHED": "FINISHED", "FINISHED unobserved": "FINISHED"}),
