@@ -30,7 +30,7 @@ from tenios_async._models import (
 from tenios_async._monitor import CallbackMonitor
 from tenios_async._placing import Placing
 from tenios_async._polling import Polling
-from tenios_async._records import log, record
+from tenios_async._records import record, record_failed_observer, record_strange_status
 from tenios_async._rooms import Rooms, running_asyncio_loop
 from tenios_async._turns import Turns
 from tenios_async._watch import CameBack, Emit, Poll, Sleep, Stop, WatchMachine
@@ -495,10 +495,7 @@ class TeniosClient:
         if status in self._strange or len(self._strange) >= _MAX_STRANGE_STATES:
             return
         self._strange.add(status)
-        shown = body.redact(str(status))
-        fields = {"tenios_event": "strange_status", "tenios_status": shown}
-        text = "TENIOS answered a state this version does not know: %r; it is passed on as it is"
-        log.warning(text, shown, extra=fields)
+        record_strange_status(body.redact(str(status)))
 
     def _redact(self, text: str) -> str:
         return mask_numbers(self._key.remove_from(text))
@@ -511,7 +508,7 @@ class TeniosClient:
                 if answer is not None:
                     refuse_awaitable(answer, "an observer must be plain: what it gave would never be awaited")
             except Exception:  # an observer must not end a call
-                log.exception("an observer raised", extra={"tenios_event": "observer_failed"})
+                record_failed_observer()
 
 
 def _chance() -> float:

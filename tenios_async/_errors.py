@@ -8,7 +8,7 @@ TeniosError                     the base of all of them
 │   ├── NotFound                404
 │   ├── RateLimited             429
 │   ├── ServerError             5xx
-│   └── InvalidRequest          any other 4xx
+│   └── InvalidRequest          any other 4xx with an error of the API
 ├── ConnectionFailed            there was no connection: nothing was sent
 ├── RequestTimeout              a read was sent and not answered in time
 ├── ProtocolError               what answered is not the API
@@ -115,7 +115,7 @@ class ServerError(ApiError):
 
 
 class InvalidRequest(ApiError):
-    """Any other 4xx: TENIOS does not accept the request; `fields` names what it complains about."""
+    """Any other 4xx with an `error_code`: TENIOS refuses the request; `fields` names what it complains about."""
 
     meaning = "TENIOS does not accept the request"
 
@@ -129,7 +129,7 @@ class RequestTimeout(TeniosError):
 
 
 class ProtocolError(TeniosError):
-    """An answer that is not the API's: a redirect, a proxy's page, broken JSON, more than 64 KiB.
+    """An answer that is not the API's: a redirect, a proxy's page or refusal, broken JSON, more than 64 KiB.
 
     Attributes:
         status_code: the HTTP status, or None if there was none.

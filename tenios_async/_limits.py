@@ -50,6 +50,8 @@ class Rate:
         for name, value in (("requests", self.requests), ("per", self.per)):
             if not is_number(value) or not 0 < value < math.inf:
                 raise ValueError(f"a Rate's {name} must be a number above 0")
+        if not 0 < self.a_second < math.inf:
+            raise ValueError("a Rate's requests a second must be a number above 0")
 
     @property
     def a_second(self) -> float:

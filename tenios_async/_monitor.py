@@ -298,7 +298,9 @@ class CallbackMonitor(AsyncIterator[Result]):
         """
         begun, now = 0, self._time()
         while len(self._workers) < self._room() and (taken := self._take(now, early=begun < AT_ONCE)) is not None:
-            self._workers.add(self._create_task(self._work(*taken)))
+            task = self._create_task(self._work(*taken))
+            if not task.done():  # as one may be at once by `asyncio.eager_task_factory`
+                self._workers.add(task)
             begun += 1
 
     def _take(self, now: float, *, early: bool = False) -> tuple[Look, Poll] | None:

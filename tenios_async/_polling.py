@@ -43,6 +43,8 @@ _MOST_BEGINNINGS = 128
 _MOST_BEGINNINGS_AT_ALL = 2048
 """... and where it is. A token may be years old; two hours of that count by default, and more would change nothing."""
 _NO_CHANCE = 1e-9
+_MOST = 1e6
+"""Of a figure that is only multiplied."""
 _FINENESS, _COARSENESS = 16, 6
 """Of the ladders for the time in a state and for its unknown beginning."""
 
@@ -56,6 +58,12 @@ def _check_positive(_: object, attribute: attrs.Attribute[float], value: float) 
     _positive(attribute.name, value)
 
 
+def _check_moderate(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    """Beyond these the sums would leave the numbers there are."""
+    if not is_number(value) or not 1 / _MOST <= value <= _MOST:
+        raise ValueError(f"{attribute.name} must be a number from {1 / _MOST:f} to {_MOST:,.0f}")
+
+
 def _weights(
     given: Mapping[str, float] | Mapping[CallbackStatus, float] | Iterable[tuple[str, float]],  # a key is invariant
 ) -> tuple[tuple[CallbackStatus, float], ...]:
@@ -67,8 +75,8 @@ def _weights(
     for state, weight in pairs:
         if not state.is_known:
             raise ValueError(f"weights must be of states that there are, and {str(state)!r} is none")
-        if not is_number(weight) or not 0 <= weight < math.inf:
-            raise ValueError(f"the weight of {state} must be a number from 0")
+        if not is_number(weight) or not 0 <= weight <= _MOST:
+            raise ValueError(f"the weight of {state} must be a number from 0 to {_MOST:,.0f}")
     return tuple(pairs)
 
 
@@ -99,23 +107,24 @@ class Polling:
     With a known `delay` it looks once at the start and then not before the delay is over, however long that is.
 
     Attributes:
-        cost: seconds of lateness that one poll is worth; larger means fewer polls and later news.
+        cost: seconds of lateness that one poll is worth, from 1e-6 to 1e6; larger means fewer polls and later news.
         min_interval: seconds between two looks, at least.
         max_interval: seconds between two looks, at most (but for a delay, a failure or a `Retry-After`).
         jitter: from 0 (exact instants) to 1 (15 % around the first interval in a state, 10 % around the others).
-        weights: how much it matters, by state, that its beginning is seen late; 1 where not named. A mapping.
+        weights: how much a late look at its beginning matters, by state, up to 1e6; 1 where not named. A mapping.
         ring_duration: seconds a phone rings, as in the callback configuration; None is not known: 30 is assumed.
-        speed: how many times faster than in life calls go, their delays too; what `tenios simulate --speed` was told.
+        speed: how many times faster than in life calls go, from 1e-6 to 1e6, their delays too; what `tenios simulate
+            --speed` was told.
         fixed_interval: not None makes it a plain loop that knows nothing of states or delays; see `fixed`.
     """
 
-    cost: float = attrs.field(default=0.3, validator=_check_positive)
+    cost: float = attrs.field(default=0.3, validator=_check_moderate)
     min_interval: float = attrs.field(default=0.25, validator=_check_positive)
     max_interval: float = attrs.field(default=60.0, validator=_check_positive)
     jitter: float = 1.0
     weights: tuple[tuple[CallbackStatus, float], ...] = attrs.field(default=(), converter=_weights)
     ring_duration: float | None = attrs.field(default=None, validator=attrs.validators.optional(_check_positive))
-    speed: float = attrs.field(default=1.0, validator=_check_positive)
+    speed: float = attrs.field(default=1.0, validator=_check_moderate)
     fixed_interval: float | None = attrs.field(default=None, validator=attrs.validators.optional(_check_positive))
     _terms: _Terms = attrs.field(init=False, repr=False, eq=False)
 

@@ -218,14 +218,19 @@ class PoolExchange:
             connection.check_protocol()
             self._check_open()
         except OSError as failure:
-            connection.drop()
+            self._give_up(connection)
             is_fault = not isinstance(failure, ssl.SSLError)
             reason = describe(failure, timed_out=False)
             raise ExchangeFailed(reason, Progress.NOT_SENT, is_fault=is_fault) from without_frames(failure)
         except BaseException:
-            connection.drop()
+            self._give_up(connection)
             raise
         return connection
+
+    def _give_up(self, connection: _Connection) -> None:
+        """One that may be up all the same. uvloop then closes it by itself, and tells nobody."""
+        connection.drop()
+        self.lost(connection)
 
     def _check_open(self) -> None:
         if self._is_closed:

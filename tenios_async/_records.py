@@ -7,6 +7,7 @@ that succeeds leaves no record. No field and no text holds the access key, and w
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import TYPE_CHECKING, Any, assert_never
 
 from tenios_async._events import Ended, Placed, Polled, Transitioned
@@ -33,7 +34,26 @@ def record(event: Event, redact: Callable[[str], str]) -> None:
     if not log.isEnabledFor(level) or (isinstance(event, Polled) and event.error is None):
         return
     text, values, fields = _told(event, redact)
-    log.log(level, text, *values, extra=fields)
+    _write(level, text, *values, extra=fields)
+
+
+def record_strange_status(shown: str) -> None:
+    """Writes down a state that this version does not know."""
+    text = "TENIOS answered a state this version does not know: %r; it is passed on as it is"
+    _write(logging.WARNING, text, shown, extra={"tenios_event": "strange_status", "tenios_status": shown})
+
+
+def record_failed_observer() -> None:
+    """Writes down what an observer has just raised."""
+    _write(logging.ERROR, "an observer raised", exc_info=True, extra={"tenios_event": "observer_failed"})
+
+
+def _write(level: int, text: str, *values: object, **options: Any) -> None:
+    try:
+        log.log(level, text, *values, **options)
+    except Exception:  # of a filter: as logging itself has it with what a handler raises, it ends no call
+        if logging.raiseExceptions:
+            traceback.print_exc()
 
 
 def _told(event: Event, redact: Callable[[str], str]) -> tuple[str, tuple[object, ...], dict[str, Any]]:

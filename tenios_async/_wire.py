@@ -192,9 +192,12 @@ def _callback_id(reply: Reply) -> int | str:
 
 
 def parse_status(reply: Reply, body: Body) -> CallbackStatus:
-    """The state the callback is in. Raises an `ApiError` or `ProtocolError`."""
+    """The state the callback is in. Raises an `ApiError`, or `ProtocolError` for what is not the API's answer."""
     if not _is_success(reply.status_code):
-        raise _api_error(reply, body)
+        error = _api_error(reply, body)
+        if isinstance(error, InvalidRequest) and error.error_code is None:  # a proxy's: it says nothing of the callback
+            raise ProtocolError(f"HTTP {reply.status_code} came without the error of this API", reply.status_code)
+        raise error
     status = _known_answer(reply.body) if len(reply.body) <= _SHORT else None
     status = status or _or_none(CallbackStatus, _json_object(reply).get("status"))
     if status is None:

@@ -147,7 +147,7 @@ def refuse(attempt: str, reason: str, at: datetime) -> Move:
 
 
 def doubt(attempt: str, reason: str) -> Move:
-    """A byte may have left and no answer proves what became of it: SENDING, or UNKNOWN for another reason, to UNKNOWN."""
+    """A byte may have left and no answer proves what became of it: SENDING, or UNKNOWN since `crash`, to UNKNOWN."""
 
     def move(row: Standing) -> Standing:
         _require_owner(row, attempt, RowState.SENDING, RowState.UNKNOWN)

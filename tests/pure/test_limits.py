@@ -142,7 +142,21 @@ def test_no_limit():
 
 
 @pytest.mark.parametrize(
-    "figures", [(0,), (-1,), (True,), (math.inf,), (math.nan,), ("5",), (5, 0), (5, math.inf), (10**400,), (5, 10**400)]
+    "figures",
+    [
+        (0,),
+        (-1,),
+        (True,),
+        (math.inf,),
+        (math.nan,),
+        ("5",),
+        (5, 0),
+        (5, math.inf),
+        (10**400,),
+        (5, 10**400),
+        (5e-324, 10),
+        (1e308, 0.1),
+    ],
 )
 def test_a_rate_is_a_number_above_0(figures):
     with pytest.raises(ValueError, match="above 0"):

@@ -1,7 +1,7 @@
 """The schedule as numbers: the square-root law, what the model of lifetimes makes of it, and its bounds."""
 
 import math
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from statistics import NormalDist
 
 import attrs
@@ -238,11 +238,22 @@ def test_a_stretched_schedule_is_the_same_one_slower(state, seen_for, began_with
      {"speed": 0}, {"weights": {"CONNECTED": -1}}, {"weights": {"CONNECTED": "1"}}, {"weights": {"CONNECTED": True}}, {"weights": {"CONNECTED": math.inf}},
      {"weights": {"": 1}}, {"weights": {5: 1}}, {"weights": {"CONECTED": 4}}, {"weights": None}, {"weights": 4}, {"weights": "x"},
      {"weights": {"CONNECTED": 10**400}}, {"jitter": None}, {"jitter": "1"}, {"jitter": True}, {"jitter": math.nan},
+     {"speed": 1.1e6}, {"speed": 0.9e-6}, {"cost": 1e-7}, {"cost": 1e7}, {"weights": {"CONNECTED": 1.1e6}},
      {"speed": 10**400}, {"cost": 10**400}, {"max_interval": 10**400}],
 )  # fmt: skip
 def test_a_schedule_out_of_range(options):
     with pytest.raises(ValueError, match=r"must|is 1 to 64"):
         Polling(**options)
+
+
+@pytest.mark.parametrize("figures", [*product([1e-6, 1e6], repeat=3)])
+@pytest.mark.parametrize("state", STATES)
+def test_a_schedule_at_the_edge_of_its_range(state, figures):
+    cost, speed, weight = figures
+    weights = dict.fromkeys(["CALLING_A", "CONNECTED", "DISCONNECTED"], weight)
+    for seen_for in (0.0, 1.0, 1e5):
+        wait = look(exact(cost=cost, speed=speed, weights=weights), state, seen_for, seen_for)
+        assert exact().min_interval <= wait <= exact().max_interval
 
 
 def test_the_longest_interval():

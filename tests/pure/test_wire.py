@@ -123,8 +123,11 @@ def test_an_answer_shows_no_more_than_its_status():
         (199, ProtocolError, "not an answer of this API"),
         (300, ProtocolError, "a redirect, which is not followed"),
         (399, ProtocolError, "a redirect, which is not followed"),
-        (400, InvalidRequest, None),
-        (499, InvalidRequest, None),
+        (400, ProtocolError, "HTTP 400 came without the error of this API"),
+        (401, PermissionDenied, None),
+        (404, NotFound, None),
+        (429, RateLimited, None),
+        (499, ProtocolError, "HTTP 499 came without the error of this API"),
         (500, ServerError, None),
         (599, ServerError, None),
         (600, ProtocolError, "not an answer of this API"),
@@ -133,6 +136,12 @@ def test_an_answer_shows_no_more_than_its_status():
 def test_where_one_class_of_answers_ends_and_another_begins(code, error, says):
     with pytest.raises(error, match=says):
         parse_status(reply(code), BODY)
+
+
+@pytest.mark.parametrize("code", [400, 405, 499])
+def test_other_refusals_of_the_api_are_invalid_requests(code):
+    with pytest.raises(InvalidRequest, match="X_INVALID"):
+        parse_status(reply(code, b'{"error_code": "X_INVALID"}'), BODY)
 
 
 @pytest.mark.parametrize("code", [200, 299])

@@ -25,6 +25,7 @@ from tenios_async import (
     Rate,
     TeniosClient,
 )
+from tenios_async._pool import PoolExchange
 
 from .conftest import KEY
 from .misbehaving import Server, hold, over_tls, reply, silent, tunnel
@@ -260,6 +261,28 @@ def test_the_loop_ends():
             runner.run(server.__aexit__())
         if not reached:
             break
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_client_closes_though_a_poll_was_cancelled_as_its_connection_came_up(monkeypatch, loop):
+    """Uvloop closes such a connection by itself, and tells nobody."""
+    made = PoolExchange.made
+
+    async def main():
+        async with Server(call) as server, TeniosClient(KEY, base_url=server.url) as tenios:
+            task = asyncio.create_task(tenios.callback_status(10))
+
+            def made_and_cancelled(pool, connection):
+                made(pool, connection)
+                task.cancel()
+
+            monkeypatch.setattr(PoolExchange, "made", made_and_cancelled)
+            await asyncio.wait([task])
+            assert task.cancelled()
+            assert not server.requests
+
+    with asyncio.Runner(loop_factory=pytest.importorskip(loop).new_event_loop) as runner:
+        runner.run(main())
 
 
 def test_the_loop_ends_in_the_turn_in_which_a_poll_is_begun(package):

@@ -5,6 +5,7 @@ import gc
 import json
 import math
 import os
+import sys
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -300,6 +301,16 @@ async def test_a_client_closed_underneath():
         (interrupted,) = (await collect(monitor))[1]
     assert isinstance(interrupted.cause, ClientMisuse)
     assert interrupted.callback.status == "CALLING_A"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no tasks that begin at once")
+async def test_looks_that_end_as_they_begin_keep_no_place():
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    async with Fleet().client() as tenios, tenios.monitor(max_in_flight=1) as monitor:
+        await tenios.aclose()
+        for key in (1, 2):
+            monitor.add(key)
+            assert type(await anext(monitor)) is WatchInterrupted
 
 
 async def test_observers_are_told_as_by_a_watch():

@@ -133,6 +133,27 @@ async def test_an_observer_that_gives_what_would_have_to_be_awaited_has_failed(v
     assert "never be awaited" in str(record.exc_info[1])
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_a_filter_of_the_log_that_raises_ends_no_call(vendor, caplog, capsys, monkeypatch, is_told):
+    """Say, one that adds what only a request knows: `logging` keeps a handler's errors from callers, not a filter's."""
+    caplog.set_level(logging.DEBUG, "tenios_async")
+    monkeypatch.setattr(logging, "raiseExceptions", is_told)
+    logger = logging.getLogger("tenios_async")
+
+    def raising(_):
+        raise LookupError("no request")
+
+    logger.addFilter(raising)
+    try:
+        async with vendor([(0, "ON_HOLD"), (3, "CALL_A_FAILED")]).client(observers=[lambda _: 1 / 0]) as tenios:
+            callback = await tenios.init_callback("config", "+491234567890")
+            assert callback.id == 10
+            assert (await tenios.wait_for_callback(callback)).callback.status == "CALL_A_FAILED"
+    finally:
+        logger.removeFilter(raising)
+    assert ("LookupError: no request" in capsys.readouterr().err) is is_told
+
+
 async def test_what_else_an_observer_gives_is_its_own_affair(vendor, caplog):
     async with vendor().client(observers=[lambda _: 1]) as tenios:
         await tenios.init_callback("config", "+491234567890")

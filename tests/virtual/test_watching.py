@@ -206,6 +206,13 @@ async def test_an_outage_is_sat_out(vendor):
         assert await collect(tenios.watch_callback(10)) == ["CALLING_A", "CALLING_B", "DISCONNECTED"]
 
 
+@pytest.mark.parametrize("body", [b"", b'{"message": "no healthy upstream"}', b"<html>"])
+async def test_a_refusal_that_is_a_proxys_is_sat_out(vendor, body):
+    service = vendor([(0, lambda: httpx.Response(421, content=body)), (3, "DISCONNECTED")])
+    async with service.client(polling=Polling.fixed(3)) as tenios:
+        assert (await tenios.wait_for_callback(10)).callback.status == "DISCONNECTED"
+
+
 async def test_an_outage_that_lasts_ends_the_watch(vendor):
     service = vendor([(0, "CALLING_A"), (3, lambda: httpx.Response(502, text="<html>"))])
     async with service.client() as tenios:
