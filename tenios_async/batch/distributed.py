@@ -27,7 +27,7 @@ from tenios_async.batch.controls import Controls
 from tenios_async.batch.engine import Engine, Postponed
 from tenios_async.batch.errors import LedgerError, LedgerFailed, LedgerRefused
 from tenios_async.batch.following import ShardWatch
-from tenios_async.batch.placing import NotSent, place
+from tenios_async.batch.placing import NotSent, awake, place
 from tenios_async.batch.postgres import LEFT_ALONE
 from tenios_async.batch.progress import Progress
 from tenios_async.batch.runner import BACKOFF, BACKOFF_MAX, MAX_PLACING
@@ -62,6 +62,8 @@ BEGIN_ANEW: Final = 1.0
 """Seconds after trouble with the database."""
 TRY_ELSEWHERE: Final = 1.0
 """Seconds after which a shard that is more than this worker's share is offered again."""
+STALE: Final = 3.0
+"""Seconds after which what was said to hold for all is not relied on: nothing is placed until it is known again."""
 LOOK_AGAIN: Final = 1.0
 """Seconds after which somebody who waits looks again: clocks are set, machines are suspended, people change things."""
 
@@ -105,7 +107,8 @@ class Worker:
         self._heartbeat = heartbeat
         self._left_alone = left_alone
         self._counting = counting
-        self._controls = Controls(is_paused=True)
+        self._controls = Controls()
+        self._known_at = -math.inf
         self._being_placed: set[int] = set()
         self._ringing = 0
         self._placed: set[int] = set()  # and under way still, for all that is known
@@ -134,12 +137,13 @@ class Worker:
             self._shared, self._turns = shared, Turns(shared)
             self._shards = self._share = await shared.shards()
             began = anyio.current_time()
-            attending = asyncio.ensure_future(self._attend())
+            beside = [asyncio.ensure_future(each()) for each in (self._attend, self._keep_informed)]
             try:
                 await self._work()
             finally:
-                attending.cancel()
-                await asyncio.wait([attending])
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside)
                 with contextlib.suppress(LedgerError), anyio.move_on_after(BACKOFF, shield=True):
                     await self._turns.tidy()
                     self.progress.count(await self._ledger.tally())
@@ -200,9 +204,22 @@ class Worker:
                 return
             await asyncio.sleep(ATTEND_EVERY)
 
+    async def _keep_informed(self) -> None:
+        """However long it takes to look around."""
+        while not self._is_over:
+            with contextlib.suppress(LedgerError):  # whoever looks around is told, too
+                await self._learn()
+            await asyncio.sleep(ATTEND_EVERY)
+
+    async def _learn(self) -> None:
+        """What holds for all."""
+        asked = awake()
+        self._controls = await self._shared.controls()
+        self._known_at = asked
+
     async def _look_around(self) -> None:
         has_turns = self._has_turns()
-        self._controls = await self._shared.controls()
+        await self._learn()
         await self._turns.tidy()
         if self._stop_file is not None and self._stop_file.exists():
             await self.stop(f"the stop file {self._stop_file} is there")
@@ -220,7 +237,9 @@ class Worker:
         if placed or sending or (queued and self._controls.stopped is None and not is_used_up):
             return
         if queued and self._controls.stopped is None:
-            self.progress.stopped = "as many were placed as this run may"
+            self.progress.stopped = (
+                "as many were placed as the limit allows; `tenios batch control` with --limit allows more"
+            )
         self._is_over = True
         self.leave()
 
@@ -230,9 +249,10 @@ class Worker:
 
     async def stop(self, reason: str, cause: TeniosError | None = None) -> None:
         """Places nothing more, by any worker; what is open is followed to its end."""
-        if await self._shared.change(controls.stopped(reason)):
+        await self._shared.change(controls.stopped(reason))
+        await self._learn()
+        if self._controls.stopped == reason:
             self.progress.cause = cause
-        self._controls = await self._shared.controls()
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(self._failure, LedgerFailed):  # whatever follows, what it could not write down is told
@@ -339,6 +359,9 @@ class Worker:
     def _has_to_wait(self, row: Row) -> float | None:
         """Seconds until the phone may begin to ring, for all that is known now; None where it may."""
         held = self._controls
+        if awake() - self._known_at > STALE:  # also where this machine was suspended
+            self.progress.waiting_for = "the database, to say what holds for all"
+            return ATTEND_EVERY
         if held.stopped is not None or held.is_paused or held.turns_left <= 0:
             self.progress.waiting_for = "somebody to end the pause" if held.is_paused and not held.stopped else None
             return LOOK_AGAIN
@@ -399,6 +422,8 @@ class Worker:
     def _check(self, row: Row, turn: Turn | None) -> None:
         if self._stop_file is not None and self._stop_file.exists():
             raise NotSent(f"the stop file {self._stop_file} is there")
+        if awake() - self._known_at > STALE:
+            raise NotSent("whether it is stopped is not known at the moment")
         if self._controls.stopped is not None or self._controls.is_paused:
             raise NotSent(self._controls.stopped or "it is paused")
         if turn is None and self._controls.is_metered:

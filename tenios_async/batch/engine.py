@@ -19,6 +19,7 @@ import psycopg
 from procrastinate import App, BaseRetryStrategy, PsycopgConnector, RetryDecision
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException, UniqueViolation
 from procrastinate.jobs import Status
+from procrastinate.manager import JobManager
 from procrastinate.worker import Worker
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -87,7 +88,9 @@ class _Connector(PsycopgConnector):
         """What ends a job, or gives it back: what cannot be written is found by the others, once this name is over."""
         try:
             await super().execute_query_async(query, **arguments)
-        except ConnectorException:  # a job that another worker has taken over, or that waits already, is refused too
+        except UniqueViolation:  # it is given back, and another one that does the same waits already
+            await JobManager(self).finish_job_by_id_async(arguments["job_id"], Status.SUCCEEDED, delete_job=True)
+        except ConnectorException:  # a job that another worker has taken over is refused too
             self._trouble.set()
 
     async def execute_query_one_async(self, query: Any, **arguments: Any) -> dict[str, Any]:

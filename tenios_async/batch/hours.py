@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -62,12 +63,20 @@ class Hours:
     def opens_at(self, at: datetime) -> datetime:
         """The first moment from `at` on that is open, to the minute, in the zone of the hours."""
         moment = at.astimezone(UTC)
-        end = moment + timedelta(days=_LOOK_AHEAD)
-        while not self.is_open(moment):
-            moment = moment.replace(second=0, microsecond=0) + timedelta(minutes=1)
-            if moment > end:
-                raise ValueError("these hours are never open")
+        if not self.is_open(moment):
+            moment = _next_opening(self, moment.replace(second=0, microsecond=0))
         return moment.astimezone(self.zone)
+
+
+@functools.lru_cache(maxsize=256)
+def _next_opening(hours: Hours, minute: datetime) -> datetime:
+    """The first minute after this one, of UTC, that is open. Whoever waits for it asks again and again."""
+    end = minute + timedelta(days=_LOOK_AHEAD)
+    while not hours.is_open(minute):
+        minute += timedelta(minutes=1)
+        if minute > end:
+            raise ValueError("these hours are never open")
+    return minute
 
 
 def _windows(part: str) -> Iterator[tuple[int, int, int]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 import anyio
 
 from tenios_async import InvalidRequest, NotFound, TeniosError, WatchTimeout
-from tenios_async.batch.errors import LedgerFailed
+from tenios_async.batch.errors import LedgerError, LedgerFailed
 from tenios_async.batch.standing import IllegalMove, RowState, lose, see
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def raise_what_matters(group: BaseExceptionGroup[BaseException]) -> None:
     leaves = list(_leaves(group))
     if failures := [leaf for leaf in leaves if isinstance(leaf, LedgerFailed)]:
         raise LedgerFailed(str(failures[0]), *(row for failure in failures for row in failure.rows)) from None
-    if isinstance(leaves[0], TeniosError):
+    if isinstance(leaves[0], (TeniosError, LedgerError)):
         raise leaves[0] from leaves[0].__cause__
 
 

@@ -58,6 +58,7 @@ class Shared:
         self._ledger = ledger
         self._link = ledger.link()
         self._turns = ledger.link()  # whoever draws waits for others who do
+        self._holding = ledger.link()  # no long question keeps a stop from being heard of
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,6 +66,7 @@ class Shared:
     async def __aexit__(self, *_: object) -> None:
         await self._link.close()
         await self._turns.close()
+        await self._holding.close()
 
     async def shards(self) -> int:
         """Into how many parts its calls are divided for following."""
@@ -78,7 +80,7 @@ class Shared:
 
     async def controls(self) -> Controls:
         """How it is worked at present."""
-        (columns,) = await self._link.ask(controls.READ)
+        (columns,) = await self._holding.ask(controls.READ)
         return controls.controls_of(columns)
 
     async def change(self, setting: Setting) -> bool:

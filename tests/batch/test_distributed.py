@@ -629,6 +629,71 @@ async def test_a_call_for_which_there_is_no_turn_once_its_intent_is_written_is_p
         assert here.states() == {"FINISHED": 1}
 
 
+async def test_nothing_is_placed_while_nobody_says_what_holds_for_all(town, monkeypatch):
+    """Say, since a question to the database is never answered; or the machine was suspended, and is a minute late."""
+    monkeypatch.setattr(distributed, "STALE", 0.5)
+    answered, learn = asyncio.Event(), Shared.controls
+
+    async def silent(shared):
+        await answered.wait()
+        return await learn(shared)
+
+    async with town(60) as here, here.worker() as worker:
+        here.set(controls.at_rate(20))
+        running = asyncio.create_task(worker.run())
+        await here.until(lambda: here.service.instants)
+        monkeypatch.setattr(Shared, "controls", silent)
+        await here.until(lambda: worker.progress.waiting_for == "the database, to say what holds for all")
+        here.set(controls.stopped("enough"))
+        answered.set()
+        assert (await running).stopped == "enough"
+        assert here.states()["QUEUED"] > 0
+
+
+async def test_a_call_does_not_leave_where_it_is_not_known_what_holds_by_then(town, monkeypatch):
+    arrive, learn, goes_on = Turns.arrive, Worker._learn, asyncio.Event()
+    goes_on.set()
+
+    async def late(turns, turn, began):
+        goes_on.clear()
+        worker._known_at -= 60
+        monkeypatch.setattr(Turns, "arrive", arrive)
+        return await arrive(turns, turn, began)
+
+    async def learning(worker):
+        await goes_on.wait()
+        await learn(worker)
+        worker._known_at -= 0 if goes_on.is_set() else 60
+
+    async with town(1) as here, here.worker() as worker:
+        here.set(controls.with_limit(5))
+        monkeypatch.setattr(Turns, "arrive", late)
+        monkeypatch.setattr(Worker, "_learn", learning)
+        running = asyncio.create_task(worker.run())
+        await here.until(lambda: not goes_on.is_set() and worker.progress.waiting_for is not None)
+        assert not here.service.instants
+        goes_on.set()
+        await running
+        assert here.states() == {"FINISHED": 1}
+
+
+async def test_two_jobs_for_one_shard_are_no_trouble(town, caplog):
+    """As they are where a person has just said that a call of it was placed. One of them ends as it is given back."""
+    async with town(3, script=ENDLESS) as here, here.worker() as first, here.worker() as second:
+        runs = [asyncio.create_task(first.run())]
+        await here.until(lambda: here.states() == {"PLACED": 3} and len(first._watches) == 16)
+        with PostgresSession.write(here.url) as session, session.transaction():
+            jobs.defer_watching(session.connection, range(16))
+        runs.append(asyncio.create_task(second.run()))
+        await here.until(lambda: len(first._watches) == len(second._watches) == 8)
+        twins = "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'tenios.watch' AND status = 'todo'"
+        assert here.ask(twins) == [(8,)]
+        for run in runs:
+            run.cancel()
+        await asyncio.wait(runs)
+    assert "begins anew" not in caplog.text
+
+
 # --- a ledger that fails, and a client that is closed
 
 

@@ -17,7 +17,7 @@ from tenios_async import (
     WatchInterrupted,
     WatchTimeout,
 )
-from tenios_async.batch import LedgerFailed, RowState, Standing, recording
+from tenios_async.batch import LedgerFailed, LedgerRefused, RowState, Standing, recording
 from tenios_async.batch.recording import Recorder, raise_what_matters, why_lost
 from tenios_async.batch.standing import intend, place
 
@@ -168,3 +168,5 @@ async def test_of_many_errors_of_the_client_the_first_comes_out_with_its_cause()
     assert caught.value is error
     assert str(caught.value.__cause__) == "closed"
     raise_what_matters(ExceptionGroup("", [LookupError(), error]))  # what is not ours is not hidden
+    with pytest.raises(LedgerRefused, match="another timeline"):
+        raise_what_matters(ExceptionGroup("", [LedgerRefused("another timeline"), error]))
