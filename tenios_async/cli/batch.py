@@ -13,7 +13,7 @@ from tenios_async.batch.postgres_url import PostgresURL
 from tenios_async.cli import campaigns, doubts, teaching, workers
 from tenios_async.cli.connection import Connection
 from tenios_async.cli.ledgers import Ledger
-from tenios_async.cli.options import ConfigId, Flag, Json, Whole
+from tenios_async.cli.options import ConfigId, Flag, Json, Whole, whole_number
 from tenios_async.cli.output import Output
 from tenios_async.cli.running import run_command, run_plainly
 
@@ -32,11 +32,18 @@ _PERIODS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def _rate(_: Any, tokens: Sequence[Token]) -> float:
-    """5/s, 300/m, 5000/h, or calls a second."""
+    """5/s, 300/m, 5000/h, or calls a second; or none."""
+    if tokens[0].value == "none":
+        return math.inf
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(?:/(s|m|min|h))?", tokens[0].value)
     if not found or not float(found[1]):
-        raise ValueError(f"{tokens[0].value!r} is not a rate such as 5/s, 300/m or 5000/h")
+        raise ValueError(f"{tokens[0].value!r} is not a rate such as 5/s, 300/m or 5000/h, and not none")
     return float(found[1]) / _PERIODS[found[2] or "s"]
+
+
+def _limit(_: Any, tokens: Sequence[Token]) -> float:
+    """How many calls; or none for as many as there are."""
+    return math.inf if tokens[0].value == "none" else whole_number(_, tokens)
 
 
 def _share(_: Any, tokens: Sequence[Token]) -> float:
@@ -49,6 +56,7 @@ def _share(_: Any, tokens: Sequence[Token]) -> float:
 
 
 _Rate = Annotated[float | None, Parameter(converter=_rate, metavar="RATE")]
+_Limit = Annotated[float | None, Parameter(converter=_limit, metavar="COUNT")]
 _Share = Annotated[float | None, Parameter(converter=_share, metavar="SHARE")]
 _Hours = Annotated[str | None, Parameter(metavar="HOURS")]
 _Zone = Annotated[str | None, Parameter(metavar="ZONE")]
@@ -149,7 +157,7 @@ def run(
     *,
     rate: _Rate = None,
     concurrency: Whole = 100,
-    limit: Whole | None = None,
+    limit: _Limit = None,
     hours: _Hours = None,
     tz: _Zone = None,
     stop_file: Path | None = None,
@@ -249,7 +257,7 @@ def control(
     /,
     *,
     rate: _Rate = None,
-    limit: Whole | None = None,
+    limit: _Limit = None,
     hours: _Hours = None,
     tz: _Zone = None,
     max_unknown: _Share = None,
@@ -263,9 +271,9 @@ def control(
 
     Args:
         ledger: The campaign.
-        rate: Calls placed at most by all together, evenly spaced: 5/s, 300/m or 5000/h.
-        limit: Place so many calls from now on and no more.
-        hours: When a phone may begin to ring, for instance "Mon-Fri 9-18; Sat 10-14". Needs --tz.
+        rate: Calls placed at most by all together, evenly spaced: 5/s, 300/m or 5000/h; none for as many as can be.
+        limit: Place so many calls from now on and no more; none takes the limit off.
+        hours: When a phone may begin to ring, for instance "Mon-Fri 9-18; Sat 10-14". Needs --tz; or always.
         tz: The time zone of the hours, for instance Europe/Berlin.
         max_unknown: The share of the last 500 calls that may be in doubt, for instance 5%; with more placing stops.
         pause: Place nothing for the moment; the workers wait.

@@ -68,9 +68,13 @@ class Run:
     opt_out: Path | None
 
 
+ALWAYS = "always"
+"""As hours: at any time."""
+
+
 def parse_hours(text: str | None, tz: str | None) -> Hours | None:
     """The hours, None for always. Raises `ValueError`."""
-    if text is None:
+    if text is None or text == ALWAYS:
         if tz is not None:
             raise ValueError("--tz says in which zone --hours are; give both")
         return None

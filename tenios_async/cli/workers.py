@@ -13,7 +13,15 @@ import attrs
 
 from tenios_async.batch import LedgerError, LedgerFailed, controls
 from tenios_async.batch.files import check_writable
-from tenios_async.cli.campaigns import report_at_the_end, show_figures, shown, shown_number, tell_end, tell_unrecorded
+from tenios_async.cli.campaigns import (
+    ALWAYS,
+    report_at_the_end,
+    show_figures,
+    shown,
+    shown_number,
+    tell_end,
+    tell_unrecorded,
+)
 from tenios_async.cli.ledgers import check_extra, in_postgres
 from tenios_async.cli.outcome import Exit
 from tenios_async.cli.output import plain
@@ -133,10 +141,10 @@ def settings_of(
         settings.append(controls.at_rate(rate))
     if limit is not None:
         settings.append(controls.with_limit(limit))
-    if (hours is None) != (tz is None):
+    if (hours in (None, ALWAYS)) != (tz is None):
         raise ValueError("--hours and --tz belong together, for instance --hours 9-18 --tz Europe/Berlin")
     if hours is not None:
-        settings.append(controls.within_hours(hours, tz))
+        settings.append(controls.within_hours(None if hours == ALWAYS else hours, tz))
     if max_unknown is not None:
         settings.append(controls.allowing_doubts(max_unknown))
     return settings

@@ -99,6 +99,11 @@ def test_what_holds_for_all_is_shown_and_changed(ledger, batch, service, postgre
         "tz": None, "max_unknown": 0.1,
     }  # fmt: skip
     assert "paused; 0.5 calls a second, over all workers, 7 calls may be placed yet" in batch("control", ledger).out
+    assert batch("control", ledger, "--hours", "9-18", "--tz", "UTC", "--json").events[0]["hours"] == "9-18"
+    for wrong in (("--hours", "always", "--tz", "UTC"), ("--hours", "9-18"), ("--limit", "no"), ("--rate", "no")):
+        assert batch("control", ledger, *wrong).code == 2
+    (free,) = batch("control", ledger, "--rate", "none", "--limit", "none", "--hours", "always", "--json").events
+    assert (free["rate"], free["limit"], free["hours"]) == (None, None, None)
     assert "going on" in batch("control", ledger, "--resume").out
     assert "stopped for all" in batch("control", ledger, "--stop").out
     done = batch("worker", ledger)
