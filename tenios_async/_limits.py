@@ -48,7 +48,7 @@ class Rate:
 
     def __attrs_post_init__(self) -> None:
         for name, value in (("requests", self.requests), ("per", self.per)):
-            if not is_number(value) or not 0 < value < math.inf:
+            if not is_number(value) or not value > 0:
                 raise ValueError(f"a Rate's {name} must be a number above 0")
         if not 0 < self.a_second < math.inf:
             raise ValueError("a Rate's requests a second must be a number above 0")
