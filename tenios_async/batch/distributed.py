@@ -207,7 +207,7 @@ class Worker:
     async def _keep_informed(self) -> None:
         """However long it takes to look around."""
         while not self._is_over:
-            with contextlib.suppress(LedgerError):  # whoever looks around is told, too
+            with contextlib.suppress(Exception):  # whoever looks around asks the same, and tells of it
                 await self._learn()
             await asyncio.sleep(ATTEND_EVERY)
 

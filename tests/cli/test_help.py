@@ -9,6 +9,7 @@ import pytest
 from tenios_async.cli import teaching
 from tenios_async.cli.app import app
 from tenios_async.cli.outcome import MEANINGS, Exit
+from tenios_async.simulator import Script
 
 COMMANDS = [
     [], ["init"], ["status"], ["watch"], ["simulate"], ["demo"], ["doctor"], ["completion"], ["batch"],
@@ -57,6 +58,7 @@ def test_every_example_can_be_copied(name, environment):
 
 def test_examples_of_placing_and_watching_do_what_they_say(configured, tenios, service, environment, tmp_path):
     environment.chdir(tmp_path)
+    service.script("+498005556677", Script((("DISCONNECTED", 0.0),)))  # or a slow machine sees a talk, and looks seldom
     for line in lines_of(teaching.INIT):
         written, _, file = line.partition(" > ")
         arguments = [

@@ -36,6 +36,9 @@ ANSWERS = {
     "gzip": answer(reply(200, ECHO, "Content-Encoding: gzip")), "not http": answer(ECHO, close),
 }  # fmt: skip
 
+PATIENCE = {"gone": 0.2, "silence": 2}
+"""Seconds, where nothing ever comes; what is to arrive is given time."""
+
 
 def shown(value, depth=5):
     """What an error reporter could show of a value: its repr, and its items' and attributes' one by one."""
@@ -100,7 +103,9 @@ async def test_placing(client, everything, name):
     attempt, error = CallbackAttempt(), None
     async with Server(ANSWERS[name]) as server, client(server.url) as tenios:
         try:
-            await tenios.init_callback(CONFIG, NUMBER, agent_announcement="hello", timeout=0.2, attempt=attempt)
+            await tenios.init_callback(
+                CONFIG, NUMBER, agent_announcement="hello", timeout=PATIENCE.get(name, 20), attempt=attempt
+            )
         except TeniosError as caught:
             error = caught
         assert_none(shown(tenios))
