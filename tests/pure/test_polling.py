@@ -256,6 +256,13 @@ def test_a_schedule_at_the_edge_of_its_range(state, figures):
         assert exact().min_interval <= wait <= exact().max_interval
 
 
+def test_what_is_out_of_range_is_told_with_its_range():
+    with pytest.raises(ValueError, match=r"^speed must be a number from 0.000001 to 1,000,000$"):
+        Polling(speed=0)
+    with pytest.raises(ValueError, match=r"^the weight of CONNECTED must be a number from 0 to 1,000,000$"):
+        Polling(weights={"CONNECTED": -1})
+
+
 def test_the_longest_interval():
     assert Polling(max_interval=20).longest_interval == 20
     assert Polling.fixed(3).longest_interval == 3
