@@ -206,7 +206,7 @@ class Worker:
 
     async def _keep_informed(self) -> None:
         """However long it takes to look around."""
-        while not self._is_over:
+        while True:
             with contextlib.suppress(Exception):  # whoever looks around asks the same, and tells of it
                 await self._learn()
             await asyncio.sleep(ATTEND_EVERY)
@@ -399,9 +399,7 @@ class Worker:
             await self._wait_out(trouble)
         except (BadCredentials, PermissionDenied) as refusal:
             await self.stop(f"{refusal}. The call was given back; nobody was rung by it", refusal)
-        except ClientMisuse as error:
-            self._fail(error)
-        except LedgerError as error:
+        except (LedgerError, ClientMisuse) as error:
             unused = None  # for all that is known
             self._fail(error)
         await self._settle(row, standing, unused)

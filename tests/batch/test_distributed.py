@@ -385,6 +385,14 @@ async def test_a_worker_that_leaves_before_it_begins_begins_nothing(town):
         assert here.states() == {"QUEUED": 3}
 
 
+async def test_a_worker_that_leaves_mends_nothing(town):
+    async with town(1) as here, here.worker(left_alone=0.0) as worker:
+        here.tell("UPDATE calls SET state = 'SENDING', attempt = 'a', intended_at = 0, changed_at = 'epoch'")
+        worker.leave()
+        await worker._mend()
+        assert here.states() == {"SENDING": 1}
+
+
 async def test_a_worker_that_has_nothing_to_do_ends_while_it_registers(town, monkeypatch):
     """A cancellation may be lost then: `asyncio.wait_for` does so up to Python 3.11, and psycopg waits by it."""
     register = JobManager.register_worker
@@ -464,6 +472,17 @@ async def test_a_limit_counts_over_all_workers(town):
         assert here.states() == {"FINISHED": 20, "QUEUED": 30}
         assert len({callback.number for callback in here.service.callbacks.values()}) == 20
         here.service.inits.clear()  # which counts what was refused too
+
+
+async def test_a_limit_counts_for_a_call_that_needed_no_turn_when_it_began(town):
+    async with town(1) as here, here.worker() as worker:
+        running = asyncio.create_task(worker.run())
+        async with here.intending():
+            here.set(controls.with_limit(1))
+            await here.until(lambda: worker._controls.is_metered)
+        await running
+        assert here.states() == {"FINISHED": 1}
+        assert here.ask("SELECT turns_left FROM controls") == [(0,)]
 
 
 async def test_a_limit_is_used_up_to_its_last_call(town):

@@ -42,7 +42,7 @@ def shaking(context: ssl.SSLContext) -> Behaviour:
             seen = len(peer.received)
             try:
                 tls.do_handshake()
-                peer.received += tls.read(65536)
+                peer.received += tls.read(65536)  # where a promise is broken
             except ssl.SSLWantReadError:
                 peer.send(outgoing.read())
                 continue

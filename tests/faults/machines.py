@@ -33,9 +33,9 @@ async def running(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
     try:
         yield process
     finally:
-        if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
             process.kill()
-            await process.wait()
+        await process.wait()
 
 
 async def until(reached: Callable[[], bool]) -> None:
@@ -138,12 +138,13 @@ class Wire(NamedTuple):
 
 def network() -> tuple[str, str]:
     """Two addresses that are a network of their own: another run, or what a killed one left behind, may have one too."""
-    start = secrets.randbelow(1 << 14)
-    for each in range(start, start + 64):
-        ours, theirs = (f"10.79.{each // 64 % 256}.{each % 64 * 4 + end}" for end in (1, 2))
-        if not subprocess.run(["ip", "-4", "addr", "show", "to", f"{ours}/30"], check=True, capture_output=True).stdout:
-            return ours, theirs
-    raise AssertionError("64 networks beginning with 10.79 are in use")
+
+    def is_free(network: str) -> bool:
+        return not subprocess.run(["ip", "addr", "show", "to", network], check=True, capture_output=True).stdout
+
+    drawn = ((secrets.randbelow(256), secrets.randbelow(64) * 4) for _ in range(64))
+    third, fourth = next((third, fourth) for third, fourth in drawn if is_free(f"10.79.{third}.{fourth}/30"))
+    return f"10.79.{third}.{fourth + 1}", f"10.79.{third}.{fourth + 2}"
 
 
 @contextlib.contextmanager
