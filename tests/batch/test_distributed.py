@@ -648,6 +648,17 @@ async def test_a_call_for_which_there_is_no_turn_once_its_intent_is_written_is_p
         assert here.states() == {"FINISHED": 1}
 
 
+async def test_the_first_reason_to_stop_counts(town):
+    async with town(1, script=ENDLESS) as here, here.worker() as worker:
+        running = asyncio.create_task(worker.run())
+        await here.until(lambda: here.states() == {"PLACED": 1})
+        here.set(controls.stopped("enough"))
+        await worker.stop("wrong credentials", BadCredentials(400))
+        here.hang_up()
+        progress = await running
+        assert (progress.stopped, progress.cause) == ("enough", None)
+
+
 async def test_nothing_is_placed_while_nobody_says_what_holds_for_all(town, monkeypatch):
     """Say, since a question to the database is never answered; or the machine was suspended, and is a minute late."""
     monkeypatch.setattr(distributed, "STALE", 0.5)
