@@ -76,7 +76,7 @@ class Link:
 
         return await self.run(work)
 
-    async def tell(self, query: str, values: Sequence[Any] = (), *, only_once: bool = False) -> int:
+    async def tell(self, query: str, values: Sequence[Any] = (), *, only_once: bool) -> int:
         """How many rows a statement has changed.
 
         What is made `only_once` is not made again where its connection was lost: it may have been made, and 0 is said.

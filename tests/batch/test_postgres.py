@@ -763,6 +763,35 @@ async def test_a_connection_that_is_lost_while_a_change_is_written(url, monkeypa
     assert losses
 
 
+@pytest.mark.parametrize("is_made", [True, False])
+@pytest.mark.parametrize("only_once", [True, False])
+@pytest.mark.asyncio
+async def test_what_is_made_only_once_is_not_made_again_where_its_connection_is_lost(
+    url, monkeypatch, only_once, is_made
+):
+    execute, losses = psycopg.AsyncConnection.execute, []
+    adding = "UPDATE calls SET polls = polls + 1"
+
+    async def losing(connection, query, values=()):
+        if query == adding.encode() and not losses:
+            losses.append(1)
+            if is_made:
+                await execute(connection, query, values)
+            await connection.close()
+            raise psycopg.OperationalError("the connection was lost")
+        return await execute(connection, query, values)
+
+    async with PostgresLedger(url) as ledger:
+        row = await ledger.put(NewRow("key", REQUEST))
+        link = ledger.link()
+        monkeypatch.setattr(psycopg.AsyncConnection, "execute", losing)
+        assert await link.tell(adding, only_once=only_once) == (0 if only_once else 1)
+        (once,) = await ledger.load([row.id])
+        assert once.standing.polls == is_made + (not only_once)
+        assert await link.tell(adding, only_once=only_once) == 1
+        await link.close()
+
+
 @pytest.mark.asyncio
 async def test_a_commit_that_comes_after_its_row_was_looked_at_again_is_no_other_change(url, monkeypatch):
     """As behind a standby that is waited for: its connection is lost, and what it wrote is seen by nobody yet."""
