@@ -400,7 +400,7 @@ class Worker:
         except (BadCredentials, PermissionDenied) as refusal:
             await self.stop(f"{refusal}. The call was given back; nobody was rung by it", refusal)
         except (LedgerError, ClientMisuse) as error:
-            unused = None  # for all that is known
+            unused = None if isinstance(error, LedgerError) else unused  # which tells nothing of the call
             self._fail(error)
         await self._settle(row, standing, unused)
 

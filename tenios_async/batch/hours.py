@@ -70,7 +70,7 @@ class Hours:
 
 @functools.lru_cache(maxsize=256)
 def _next_opening(hours: Hours, minute: datetime) -> datetime:
-    """The first minute after this one, of UTC, that is open. Whoever waits for it asks again and again."""
+    """The first minute of UTC, from this one on, that is open. Whoever waits for it asks again and again."""
     end = minute + timedelta(days=_LOOK_AHEAD)
     while not hours.is_open(minute):
         minute += timedelta(minutes=1)

@@ -85,7 +85,7 @@ class Shared:
 
     async def change(self, setting: Setting) -> bool:
         """Changes that for everybody. Whether there was anything to change."""
-        return await self._link.tell(setting.statement, setting.values, only_once=setting.adds) > 0
+        return await self._holding.tell(setting.statement, setting.values, only_once=setting.adds) > 0
 
     async def draw(self, wanted: int) -> tuple[int, float, float, float, int] | None:
         """Turns, as `controls.DRAW` gives them; times are seconds since 1970. None for the moment."""

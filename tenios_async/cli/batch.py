@@ -41,9 +41,9 @@ def _rate(_: Any, tokens: Sequence[Token]) -> float:
     return float(found[1]) / _PERIODS[found[2] or "s"]
 
 
-def _limit(_: Any, tokens: Sequence[Token]) -> float:
+def _limit(kind: Any, tokens: Sequence[Token]) -> float:
     """How many calls; or none for as many as there are."""
-    return math.inf if tokens[0].value == "none" else whole_number(_, tokens)
+    return math.inf if tokens[0].value == "none" else whole_number(kind, tokens)
 
 
 def _share(_: Any, tokens: Sequence[Token]) -> float:
@@ -171,11 +171,14 @@ def run(
 ) -> int:
     """Call everybody who was not called yet, and follow each call to its end. Ctrl-C stops; the same command goes on.
 
+    In PostgreSQL what was given here holds for all workers, and for the next run, until something else is laid down:
+    --rate none, --limit none and --hours always take it off.
+
     Args:
         ledger: The campaign.
         rate: Calls placed at most, evenly spaced: 5/s, 300/m or 5000/h.
         concurrency: Calls under way at once, from being placed to their end; agents can take no more.
-        limit: Place so many calls in this run and no more.
+        limit: Place so many calls in this run and no more; in PostgreSQL from now on, by whatever run.
         hours: When a phone may begin to ring, for instance "Mon-Fri 9-18; Sat 10-14". Needs --tz.
         tz: The time zone of the hours, for instance Europe/Berlin.
         stop_file: While this file is there, no call is placed.

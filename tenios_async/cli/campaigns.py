@@ -68,15 +68,11 @@ class Run:
     opt_out: Path | None
 
 
-ALWAYS = "always"
-"""As hours: at any time."""
-
-
 def parse_hours(text: str | None, tz: str | None) -> Hours | None:
     """The hours, None for always. Raises `ValueError`."""
-    if text is None or text == ALWAYS:
+    if text is None or text == "always":
         if tz is not None:
-            raise ValueError("--tz says in which zone --hours are; give both")
+            raise ValueError("--tz says in which zone hours such as --hours 9-18 are; give both or neither")
         return None
     if tz is None:
         raise ValueError("--hours need --tz, for instance --tz Europe/Berlin")

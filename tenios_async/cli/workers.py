@@ -14,7 +14,7 @@ import attrs
 from tenios_async.batch import LedgerError, LedgerFailed, controls
 from tenios_async.batch.files import check_writable
 from tenios_async.cli.campaigns import (
-    ALWAYS,
+    parse_hours,
     report_at_the_end,
     show_figures,
     shown,
@@ -141,10 +141,9 @@ def settings_of(
         settings.append(controls.at_rate(rate))
     if limit is not None:
         settings.append(controls.with_limit(limit))
-    if (hours in (None, ALWAYS)) != (tz is None):
-        raise ValueError("--hours and --tz belong together, for instance --hours 9-18 --tz Europe/Berlin")
+    parsed = parse_hours(hours, tz)
     if hours is not None:
-        settings.append(controls.within_hours(None if hours == ALWAYS else hours, tz))
+        settings.append(controls.within_hours(None if parsed is None else parsed.text, tz))
     if max_unknown is not None:
         settings.append(controls.allowing_doubts(max_unknown))
     return settings

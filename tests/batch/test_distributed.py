@@ -680,6 +680,36 @@ async def test_nothing_is_placed_while_nobody_says_what_holds_for_all(town, monk
         assert here.states()["QUEUED"] > 0
 
 
+async def test_a_question_that_takes_long_keeps_nobody_from_knowing_what_holds(town, monkeypatch):
+    monkeypatch.setattr(distributed, "STALE", 0.5)
+    async with town(20) as here, here.worker() as worker:
+        here.set(controls.at_rate(10))
+        running = asyncio.create_task(worker.run())
+        await here.until(lambda: here.service.instants)
+        with PostgresSession.read(here.url) as session, monkeypatch.context() as slow:
+            session.connection.execute("SELECT pg_advisory_lock(7)")
+            slow.setattr("tenios_async.batch.shared._OPEN", "SELECT true, true, true FROM pg_advisory_lock(7)")
+            await here.until(lambda: len(here.service.instants) == 20)
+        await running
+
+
+async def test_a_client_that_is_closed_before_a_call_uses_up_no_turn(town, monkeypatch):
+    take = Turns.take
+
+    async def closing(turns):
+        turn = await take(turns)
+        await worker._client.aclose()
+        return turn
+
+    monkeypatch.setattr(Turns, "take", closing)
+    async with town(1) as here, here.worker() as worker:
+        here.set(controls.with_limit(1))
+        with pytest.raises(ClientMisuse):
+            await worker.run()
+        assert here.states() == {"QUEUED": 1}
+        assert here.ask("SELECT turns_left FROM controls") == [(1,)]
+
+
 async def test_a_call_does_not_leave_where_it_is_not_known_what_holds_by_then(town, monkeypatch):
     arrive, learn, goes_on = Turns.arrive, Worker._learn, asyncio.Event()
     goes_on.set()

@@ -139,8 +139,8 @@ class Wire(NamedTuple):
 def network() -> tuple[str, str]:
     """Two addresses that are a network of their own: another run, or what a killed one left behind, may have one too."""
 
-    def is_free(network: str) -> bool:
-        return not subprocess.run(["ip", "addr", "show", "to", network], check=True, capture_output=True).stdout
+    def is_free(prefix: str) -> bool:
+        return not subprocess.run(["ip", "addr", "show", "to", prefix], check=True, capture_output=True).stdout
 
     drawn = ((secrets.randbelow(256), secrets.randbelow(64) * 4) for _ in range(64))
     third, fourth = next((third, fourth) for third, fourth in drawn if is_free(f"10.79.{third}.{fourth}/30"))
